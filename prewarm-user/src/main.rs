@@ -1,0 +1,2 @@
+//! The `prewarm` binary.
+fn main() {}
