@@ -1,1 +1,7 @@
-//! The daemon and the command line of prewarm.
+//! The daemon and the command line of prewarm: what is asked on a network interface is seen, what comes next is
+//! predicted, and made ready before anyone asks.
+//!
+//! Parts stand in layers; a part imports only what stands above it here (`tests/tests/layers.rs` keeps that). The
+//! table and the reasons are in `docs/ARCHITECTURE.md`.
+
+pub mod model;

@@ -1,0 +1,18 @@
+//! What the predictor says.
+
+use std::time::Duration;
+
+use super::ResourceId;
+
+/// One candidate for what is accessed next.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Prediction {
+    /// What.
+    pub resource: ResourceId,
+    /// The probability that it is accessed within the predictor's horizon, 0 to 1.
+    pub probability: f64,
+    /// When half of the accesses that come have come, counted from the event the prediction was made at.
+    pub expected_in: Duration,
+    /// By when nine of ten of them have come.
+    pub latest_in: Duration,
+}
