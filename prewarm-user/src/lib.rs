@@ -4,4 +4,9 @@
 //! Parts stand in layers; a part imports only what stands above it here (`tests/tests/layers.rs` keeps that). The
 //! table and the reasons are in `docs/ARCHITECTURE.md`.
 
+pub mod app;
+pub mod config;
+pub mod history;
 pub mod model;
+pub mod policy;
+pub mod predict;
