@@ -188,9 +188,10 @@ impl Decider {
     ) {
         let (at, client) = (observation.at, observation.client);
         self.counters.accesses += 1;
-        let leasable = self.history.get(resource).is_some_and(|known| {
-            known.is_reachable() && (!known.ports.is_empty() || self.policy.assumes_ports())
-        });
+        let leasable = self
+            .history
+            .get(resource)
+            .is_some_and(|known| known.is_reachable() && (!known.ports.is_empty() || self.policy.assumes_ports()));
         self.policy.accessed(at, resource, fresh, leasable, &mut decisions.settled);
         let key = ClientKey::from(client);
         self.predictor.learn(at, key, resource);

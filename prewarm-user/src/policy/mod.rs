@@ -19,11 +19,7 @@ mod propose;
 mod queue;
 mod refusal;
 
-use std::{
-    collections::HashMap,
-    net::IpAddr,
-    time::Duration,
-};
+use std::{collections::HashMap, net::IpAddr, time::Duration};
 
 use ipnet::IpNet;
 
@@ -120,19 +116,20 @@ impl Policy {
     /// Appends the intents to carry out now. Each must be answered by one [`Outcome`], except names and warm requests,
     /// which end by themselves when they are asked for or their deadline passes.
     pub fn due(&mut self, now: Timestamp, intents: &mut Vec<Intent>) {
-        while let Some(expired) = self.queue.pop_expired(now) {
+        for expired in self.queue.expire(now) {
             self.counters.refusals.add(Refusal::Expired);
             self.counters.kind_mut(expired.action.kind()).dropped += 1;
         }
         self.queue.ripen(now);
         for kind in KINDS {
-            while let Some((key, _)) = self.queue.peek(kind) {
+            while let Some(key) = self.queue.peek(kind) {
                 let (limit, price) = match kind {
                     ActionKind::Resolve => (self.settings.max_resolves, 1.0),
                     ActionKind::Lease => (self.settings.max_leases, 1.0),
                     ActionKind::Warm => (self.settings.max_warms, self.settings.warm_bytes),
                 };
-                let under_way = if kind == ActionKind::Lease { self.open.count(kind) } else { self.open.busy(kind, now) };
+                let under_way =
+                    if kind == ActionKind::Lease { self.open.count(kind) } else { self.open.busy(kind, now) };
                 if under_way >= limit as usize || !self.rates[kind as usize].has(now, price) {
                     self.counters.kind_mut(kind).held_back += 1;
                     break;
@@ -276,7 +273,8 @@ impl Policy {
     #[must_use]
     pub fn pending(&self) -> Vec<Pending> {
         let waiting = self.queue.iter().map(|intent| Pending { intent: intent.clone(), started: false });
-        let mut all: Vec<_> = self.open.intents().map(|intent| Pending { intent, started: true }).chain(waiting).collect();
+        let mut all: Vec<_> =
+            self.open.intents().map(|intent| Pending { intent, started: true }).chain(waiting).collect();
         all.sort_by(|a, b| b.intent.value.total_cmp(&a.intent.value).then(a.intent.deadline.cmp(&b.intent.deadline)));
         all
     }

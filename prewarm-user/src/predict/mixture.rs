@@ -7,7 +7,6 @@
 //! last table corrects the average (adaptive probability map, as in context-mixing compressors). A context seen too
 //! rarely says little, so the mix falls back to the shorter one by itself: the escape of PPM.
 
-
 use super::{
     ClientKey, Predictor,
     arcs::{self, Arcs, Handle, NOWHERE},
@@ -97,8 +96,7 @@ impl Mixture {
         let bytes = settings.memory_mib as usize * 1024 * 1024;
         let share = |percent: usize, each: usize| bytes / 100 * percent / each;
         let table = |rates: Rates| -> Box<[Rates; EXPERTS]> { Box::new(std::array::from_fn(|_| rates.clone())) };
-        let correction =
-            std::array::from_fn(|bucket| Rate::new(rates::squash((bucket as f32 - 16.0) / 2.0), 20.0));
+        let correction = std::array::from_fn(|bucket| Rate::new(rates::squash((bucket as f32 - 16.0) / 2.0), 20.0));
         Self {
             horizon: settings.horizon_seconds,
             lead: settings.lead_ms / 1000.0,
@@ -150,14 +148,16 @@ impl Mixture {
             if elapsed > lags::WINDOW {
                 break;
             }
+            let (until, horizon) =
+                (lags::shares_between(0.0, elapsed), lags::shares_between(elapsed, elapsed + self.horizon as f32));
             for (context, &handle) in step.contexts.iter().enumerate() {
                 let expert = if place == 0 { context } else { CONTEXTS + context };
                 let Some(node) = self.arcs.get(handle) else { continue };
-                for arc in node.arcs() {
-                    let before = if place == 0 { 0.0 } else { lags::mass_before(&arc.lags, elapsed) };
-                    let hits = lags::mass_before(&arc.lags, elapsed + self.horizon as f32) - before;
+                for (to, lags) in node.arcs() {
+                    let before = lags::mass(lags, &until);
+                    let hits = lags::mass(lags, &horizon);
                     let trials = (f32::from(node.count) - before).max(hits).max(1.0);
-                    let Some(candidate) = find(&mut self.candidates, &mut self.finder, arc.to) else { continue };
+                    let Some(candidate) = find(&mut self.candidates, &mut self.finder, to) else { continue };
                     let share = hits / (trials + 1.5);
                     if candidate.state[expert] == SILENT || share > candidate.share[expert] {
                         candidate.share[expert] = share;
@@ -165,7 +165,7 @@ impl Mixture {
                         candidate.state[expert] = rates::state(hits, trials);
                         let evidence = share * TRUST[expert];
                         if evidence >= candidate.evidence {
-                            (candidate.evidence, candidate.lags, candidate.elapsed) = (evidence, arc.lags, elapsed);
+                            (candidate.evidence, candidate.lags, candidate.elapsed) = (evidence, *lags, elapsed);
                         }
                     }
                 }
@@ -184,8 +184,8 @@ impl Mixture {
             candidate.cold = resource.kept_until <= now;
             if resource.interval > 0.0 {
                 let age = (now - resource.last) as f32;
-                let phase = ((age / resource.interval).log2() * 2.0 + 8.0).clamp(0.0, 15.0) as u8;
-                let pace = (resource.interval.log2() / 2.0).clamp(0.0, 7.0) as u8;
+                let phase = (rates::fast_log2(age / resource.interval) * 2.0 + 8.0).clamp(0.0, 15.0) as u8;
+                let pace = (rates::fast_log2(resource.interval) / 2.0).clamp(0.0, 7.0) as u8;
                 candidate.state[RHYTHM] = pace * 16 + phase;
                 candidate.seen[RHYTHM] = f32::from(resource.count);
             }
@@ -221,11 +221,7 @@ fn correction_place(logit: f32) -> (usize, f32) {
 }
 
 /// The candidate for a resource, made if there is room.
-fn find<'a>(
-    candidates: &'a mut Vec<Candidate>,
-    finder: &mut [u8; FINDER],
-    resource: Ref,
-) -> Option<&'a mut Candidate> {
+fn find<'a>(candidates: &'a mut Vec<Candidate>, finder: &mut [u8; FINDER], resource: Ref) -> Option<&'a mut Candidate> {
     let mut slot = (resource.wrapping_mul(0x9e37_79b9) >> 24) as usize % FINDER;
     loop {
         match finder[slot] {
