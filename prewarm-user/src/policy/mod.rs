@@ -269,6 +269,11 @@ impl Policy {
         self.open.echo(now, resource)
     }
 
+    /// An answer for this resource was seen, so that the next question for it is somebody's.
+    pub fn answered(&mut self, resource: ResourceId) {
+        self.open.answered(resource);
+    }
+
     /// What waits and what is under way, best first.
     #[must_use]
     pub fn pending(&self) -> Vec<Pending> {

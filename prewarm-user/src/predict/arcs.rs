@@ -1,7 +1,7 @@
 //! What followed what: for each context, how often it occurred, and which resources followed after how long.
 //!
 //! Comes in: contexts as 64-bit keys, and what followed them. Goes out: a context's arcs. Never here: more than the
-//! nodes set aside, 256 bytes each with 20 arcs of 12 bytes. A full set of nodes gives up the one worth least; a full
+//! nodes set aside, 376 bytes each with 30 arcs of 12 bytes. A full set of nodes gives up the one worth least; a full
 //! node gives up its weakest arc (space saving: Metwally, Agrawal, El Abbadi 2005).
 
 use super::{
@@ -10,7 +10,7 @@ use super::{
 };
 
 /// Arcs of one node.
-pub(super) const ARCS: usize = 20;
+pub(super) const ARCS: usize = 30;
 const WAYS: usize = 4;
 /// A node's place and the generation of that place.
 pub(super) type Handle = u32;
@@ -19,14 +19,14 @@ pub(super) const NOWHERE: Handle = u32::MAX;
 
 const PLACE_BITS: u32 = 24;
 /// All counts of a node are halved when it occurred this often: that is how old habits fade.
-const HALVE_AT: u8 = 255;
+const HALVE_AT: u8 = 250;
 
 /// A context.
 #[derive(Clone, Copy, Debug)]
 #[repr(C)]
 pub(super) struct Node {
     key: u64,
-    /// Events since the start when it was used last, to find the idle ones.
+    /// When it was used last, in seconds.
     touched: u32,
     /// How often the context occurred.
     pub(super) count: u8,
@@ -34,12 +34,15 @@ pub(super) struct Node {
     /// Arcs in use.
     used: u8,
     reserved: u8,
-    /// What followed; apart from the counts, so that looking for one reads 80 bytes.
+    /// What followed; apart from the counts, so that looking for one reads 120 bytes.
     to: [Ref; ARCS],
     lags: [Lags; ARCS],
 }
 
-const _: () = assert!(size_of::<Node>() == 256, "the documented bytes per node");
+/// Bytes of a node.
+pub(super) const BYTES_EACH: usize = size_of::<Node>();
+
+const _: () = assert!(BYTES_EACH == 376, "the documented bytes per node");
 
 impl Node {
     /// What followed, and when.
@@ -132,7 +135,7 @@ impl Arcs {
     }
 
     /// The context of this key occurred: finds or makes its node.
-    pub(super) fn occurred(&mut self, key: u64, event: u32) -> Handle {
+    pub(super) fn occurred(&mut self, key: u64, now: u32) -> Handle {
         let first = self.set(key);
         let at = (first..first + WAYS)
             .find(|&at| self.nodes[at].count > 0 && self.nodes[at].key == key)
@@ -140,9 +143,9 @@ impl Arcs {
                 let victim = (first..first + WAYS)
                     .min_by_key(|&at| {
                         let node = &self.nodes[at];
-                        // Counts of long ago are worth less: one for every 64k events of silence.
-                        let idle = event.wrapping_sub(node.touched) >> 16;
-                        (u32::from(node.count).saturating_sub(idle), node.touched)
+                        // A day of silence takes half. Not by events: a flood of them would age everything.
+                        let days = now.saturating_sub(node.touched) / 86_400;
+                        (u32::from(node.count) * 256 / (1 + days), node.touched)
                     })
                     .unwrap_or(first);
                 let node = &mut self.nodes[victim];
@@ -152,7 +155,7 @@ impl Arcs {
             });
         let node = &mut self.nodes[at];
         node.occurred();
-        node.touched = event;
+        node.touched = now;
         at as u32 | u32::from(node.generation) << PLACE_BITS
     }
 

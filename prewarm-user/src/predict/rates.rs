@@ -6,6 +6,9 @@
 /// States of one expert: counts below 8 exactly, above by size and ratio.
 pub(super) const STATES: usize = 128;
 
+/// Trials that the start is worth.
+const PRIOR: f32 = 20.0;
+
 const EXACT: u32 = 8;
 const RATIOS: u32 = 24;
 
@@ -86,7 +89,7 @@ impl Rates {
         for trials in 1..300u32 {
             for hits in 0..=trials {
                 let (hits, trials) = (hits as f32, trials as f32);
-                rates[usize::from(state(hits, trials))] = Rate::new((hits + 0.3) / (trials + 1.5), 4.0);
+                rates[usize::from(state(hits, trials))] = Rate::new((hits + 0.3) / (trials + 1.5), PRIOR);
             }
         }
         Self(rates)
