@@ -25,7 +25,7 @@ pub(crate) struct LabArguments {
 }
 
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
-    packages::install("the benches", packages::TESTS)?;
+    packages::install("the benches", &packages::of_the_tests())?;
     let mut flags = vec![arguments.name.clone()];
     if arguments.json {
         flags.push("--json".to_owned());
@@ -35,7 +35,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
 }
 
 pub(crate) fn lab(arguments: &LabArguments) -> anyhow::Result<ExitCode> {
-    packages::install("the lab", &[packages::TESTS, packages::LAB].concat())?;
+    packages::install("the lab", &packages::of_the_tests())?;
     measure("lab", &arguments.flags)
 }
 

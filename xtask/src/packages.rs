@@ -6,10 +6,19 @@ use anyhow::Context as _;
 
 use crate::shell;
 
-/// A C compiler and the tools that the tests drive.
-pub(crate) const TESTS: &[&str] = &["bind9-dnsutils", "curl", "gcc", "iproute2", "libc6-dev", "procps", "python3"];
-/// The real servers of the lab.
-pub(crate) const LAB: &[&str] = &["knot", "nginx-light", "tinyproxy-bin", "unbound"];
+// The list stands where the programs are run; the harness looks there for what is missing.
+#[path = "../../tests/src/packages.rs"]
+#[expect(dead_code, reason = "the harness uses the rest")]
+mod harness;
+
+/// A C compiler and the tools that tests drive beside the harness' own.
+const TOOLS: &[&str] = &["bind9-dnsutils", "gcc", "libc6-dev", "procps", "python3"];
+
+/// Everything that tests, benches and the lab run.
+pub(crate) fn of_the_tests() -> Vec<&'static str> {
+    let servers = harness::PACKAGES.iter().map(|package| package.package);
+    TOOLS.iter().copied().chain(servers).collect()
+}
 
 /// Tells Debian's maintainer scripts not to start what they install, for as long as it lives.
 ///

@@ -20,6 +20,9 @@ const LINKER_LLVM: std::ops::RangeInclusive<u32> = 21..=23;
 /// The oldest compiler whose `core` our kernel side builds with.
 const OLDEST_MINOR: u32 = 85;
 
+/// Insists on one of the two ways: `nightly` or `distribution`.
+const CHOICE: &str = "PREWARM_BPF_TOOLCHAIN";
+
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
     /// Says what is there and what would be installed, and changes nothing.
@@ -58,7 +61,13 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
 /// When it can be had in no way; the message says for each way why not, and what to do by hand.
 pub(crate) fn ensure() -> anyhow::Result<BpfToolchain> {
     let mut refusals = Vec::new();
-    for way in [nightly as fn() -> anyhow::Result<Rustc>, distribution] {
+    let ways: &[fn() -> anyhow::Result<Rustc>] = match std::env::var(CHOICE).as_deref() {
+        Ok("nightly") => &[nightly],
+        Ok("distribution") => &[distribution],
+        Ok(other) => bail!("{CHOICE}={other:?} is none of: nightly, distribution"),
+        Err(_) => &[nightly, distribution],
+    };
+    for way in ways {
         match way().and_then(|rustc| Ok((linker(&rustc)?, rustc))) {
             Ok((linker_folder, rustc)) => {
                 return Ok(BpfToolchain { toolchain: rustc.toolchain.map(str::to_owned), linker_folder });
@@ -89,9 +98,10 @@ fn check() -> anyhow::Result<ExitCode> {
         };
         shell::say(&line);
     }
-    for (what, wanted) in [("tests", packages::TESTS), ("lab", packages::LAB)] {
-        shell::say(&format!("packages for the {what}: missing {:?}", packages::missing(wanted)));
-    }
+    shell::say(&format!(
+        "packages of the tests and the lab: missing {:?}",
+        packages::missing(&packages::of_the_tests())
+    ));
     Ok(ExitCode::from(u8::from(!ready)))
 }
 

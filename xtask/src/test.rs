@@ -15,7 +15,7 @@ pub(crate) struct Arguments {
 }
 
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
-    packages::install("the tests", &[packages::TESTS, packages::LAB].concat())?;
+    packages::install("the tests", &packages::of_the_tests())?;
     let binary = build::daemon(build::Profile::Test)?;
     if !arguments.no_lint {
         lint::check()?;
