@@ -8,7 +8,7 @@ use crate::shell;
 
 // The list stands where the programs are run; the harness looks there for what is missing.
 #[path = "../../tests/src/packages.rs"]
-#[expect(dead_code, reason = "the harness uses the rest")]
+#[expect(dead_code, unreachable_pub, reason = "the harness uses the rest, and is a library")]
 mod harness;
 
 /// A C compiler and the tools that tests drive beside the harness' own.
