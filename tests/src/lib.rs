@@ -11,6 +11,7 @@ pub mod lab;
 pub mod link;
 pub mod netns;
 pub mod packages;
+pub mod question;
 pub mod report;
 pub mod scenario;
 pub mod servers;
