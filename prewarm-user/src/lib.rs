@@ -5,3 +5,11 @@
 //! table and the reasons are in `docs/ARCHITECTURE.md`.
 
 pub mod model;
+
+pub mod config;
+
+pub mod lease;
+
+pub mod handover;
+
+pub mod cli;

@@ -1,0 +1,2 @@
+//! Connections that are open before anybody asks.
+pub mod sockopt;
