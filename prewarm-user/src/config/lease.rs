@@ -1,1 +1,54 @@
-//! Lease settings.
+//! How many connections are kept open ahead of need, for how long, and how hard that is tried.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// Leases: connections that are open before anybody asks.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct LeaseSettings {
+    /// Leases and dials at the same time, over all origins; 0 opens none.
+    pub total: u32,
+    /// Leases and dials at the same time to one origin.
+    pub per_origin: u32,
+    /// Leases and dials at the same time to one address, whatever names it has.
+    pub per_address: u32,
+    /// Dials a second, over all origins, on average.
+    pub dials_per_second: f64,
+    /// Dials that may start at once after a quiet time.
+    pub dial_burst: u32,
+    /// How long an unused lease is kept, in seconds; origins that close sooner are learnt. The earliest of the usual
+    /// servers closes after 51 s.
+    pub idle_seconds: f64,
+    /// When a connection attempt is given up, in seconds.
+    pub connect_timeout_seconds: f64,
+    /// How long an attempt has to itself before the next address is tried too, in milliseconds (RFC 8305: 100 to 2000).
+    pub attempt_delay_ms: u32,
+    /// The pause after the first failure to reach an origin, in seconds; it doubles with each that follows.
+    pub backoff_seconds: f64,
+    /// The longest such pause, in seconds.
+    pub backoff_ceiling_seconds: f64,
+    /// Failures in a row after which an origin is left alone for the longest pause; then one trial decides.
+    pub breaker_failures: u32,
+    /// Origins (NAME:PORT) whose server speaks first: what it says stays in the connection for the program.
+    pub speaks_first: Vec<String>,
+}
+
+impl Default for LeaseSettings {
+    fn default() -> Self {
+        Self {
+            total: 256,
+            per_origin: 2,
+            per_address: 4,
+            dials_per_second: 20.0,
+            dial_burst: 20,
+            idle_seconds: 22.0,
+            connect_timeout_seconds: 3.0,
+            attempt_delay_ms: 250,
+            backoff_seconds: 1.0,
+            backoff_ceiling_seconds: 300.0,
+            breaker_failures: 5,
+            speaks_first: Vec::new(),
+        }
+    }
+}

@@ -8,7 +8,9 @@
 
 pub mod client;
 pub mod exec;
+pub mod lines;
 pub mod protocol;
+pub mod serve;
 pub mod source;
 
 use std::os::fd::{FromRawFd, OwnedFd, RawFd};

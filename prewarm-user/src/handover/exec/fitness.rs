@@ -39,11 +39,12 @@ pub(super) fn check(socket: BorrowedFd<'_>, destination: SocketAddr) -> Result<(
     if domain != family {
         return Err(Tally::Kind);
     }
-    all(socket, MUST_BE)?;
+    // Before the options: a connection reports values of its own for some of them.
     let info = sockopt::tcp_info(socket).map_err(|_no_tcp| Tally::Kind)?;
     if info.state != TCP_CLOSE {
         return Err(Tally::State);
     }
+    all(socket, MUST_BE)?;
     unbound(socket)
 }
 
