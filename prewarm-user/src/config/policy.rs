@@ -38,10 +38,8 @@ pub struct PolicySettings {
     pub queue: u32,
     /// Look-ups under way at once, 1 to 65536.
     pub max_resolves: u32,
-    /// Leases dialling or waiting at once, 1 to 65536.
+    /// Leases dialling or waiting at once, 1 to 65536; one waits for each origin at most.
     pub max_leases: u32,
-    /// Leases dialling or waiting for one origin, 1 to 64.
-    pub max_leases_per_origin: u32,
     /// Warm requests under way at once, 1 to 65536.
     pub max_warms: u32,
     /// Look-ups a second, 0.1 to 100000, with a burst of as many.
@@ -123,7 +121,6 @@ impl Default for PolicySettings {
             queue: 4096,
             max_resolves: 64,
             max_leases: 256,
-            max_leases_per_origin: 2,
             max_warms: 16,
             resolves_per_second: 200.0,
             dials_per_second: 50.0,
@@ -157,12 +154,8 @@ impl Default for GuardSettings {
             [192, 168, 0, 0, 16],
         ]
         .map(|[a, b, c, d, length]| IpNet::new_assert([a, b, c, d].into(), length));
-        let networks6 = [
-            ([0, 0, 0, 0, 0, 0, 0, 1u16], 128),
-            ([0xfc00, 0, 0, 0, 0, 0, 0, 0], 7),
-            ([0xfe80, 0, 0, 0, 0, 0, 0, 0], 10),
-        ]
-        .map(|(segments, length)| IpNet::new_assert(segments.into(), length));
+        let networks6 = [([0, 0, 0, 0, 0, 0, 0, 1u16], 128), ([0xfc00, 0, 0, 0, 0, 0, 0, 0], 7), ([0xfe80, 0, 0, 0, 0, 0, 0, 0], 10)]
+            .map(|(segments, length)| IpNet::new_assert(segments.into(), length));
         Self {
             allow_networks: Vec::new(),
             deny_networks: Vec::new(),
@@ -192,7 +185,6 @@ impl PolicySettings {
         within("policy.queue", self.queue, 1..=65_536)?;
         within("policy.max_resolves", self.max_resolves, 1..=65_536)?;
         within("policy.max_leases", self.max_leases, 1..=65_536)?;
-        within("policy.max_leases_per_origin", self.max_leases_per_origin, 1..=64)?;
         within("policy.max_warms", self.max_warms, 1..=65_536)?;
         within("policy.resolves_per_second", self.resolves_per_second, 0.1..=100_000.0)?;
         within("policy.dials_per_second", self.dials_per_second, 0.1..=100_000.0)?;
@@ -212,9 +204,7 @@ impl PolicySettings {
         }
         for (origin, paths) in &self.warm {
             origin.parse::<Origin>().map_err(|error| {
-                format!(
-                    "policy.warm has the origin {origin:?}: {error}; write NAME:PORT, for example www.example.org:443"
-                )
+                format!("policy.warm has the origin {origin:?}: {error}; write NAME:PORT, for example www.example.org:443")
             })?;
             for path in paths {
                 if !path.starts_with('/') || path.bytes().any(|byte| !(0x21..=0x7e).contains(&byte) || byte == b'#') {
