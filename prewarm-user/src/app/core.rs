@@ -2,8 +2,13 @@
 //!
 //! It waits for nobody: what cannot be handed on at once is refused and counted.
 
-use std::{net::IpAddr, sync::Arc, time::Duration};
+use std::{
+    net::IpAddr,
+    sync::{Arc, PoisonError, RwLock},
+    time::Duration,
+};
 
+use ipnet::IpNet;
 use tokio::{
     sync::{mpsc, oneshot, watch},
     time::sleep_until,
@@ -14,8 +19,9 @@ use crate::{
     config::Config,
     control::{AttachmentView, NameView, PredictionView},
     history::Learned,
-    kernel::{EventSource, Hooks, KernelCounters},
+    kernel::{EventSource, Hooks, KernelCounters, KernelError},
     model::{Action, ActionKind, Intent, Observation, Outcome, Timestamp, Verdict},
+    policy,
     telemetry::{Clock, Latency},
 };
 
@@ -44,12 +50,22 @@ pub(super) enum Question {
 pub(super) struct Numbers {
     pub(super) kernel: KernelCounters,
     pub(super) attachments: Vec<AttachmentView>,
-    pub(super) policy: crate::policy::Counters,
+    pub(super) policy: policy::Counters,
     pub(super) known: u64,
     pub(super) pending: u64,
     pub(super) bytes: u64,
     pub(super) overflow: u64,
     pub(super) decider: super::DeciderCounters,
+}
+
+/// Why the task woke.
+enum Wake {
+    Ring(Result<(), KernelError>),
+    Outcome(Outcome),
+    Observation(Observation),
+    Question(Question),
+    Time,
+    Stop,
 }
 
 /// What the task is made of.
@@ -62,6 +78,8 @@ pub(super) struct Core<S> {
     pub(super) outcomes: mpsc::Receiver<Outcome>,
     pub(super) observations: mpsc::Receiver<Observation>,
     pub(super) questions: mpsc::Receiver<Question>,
+    pub(super) own: Vec<IpNet>,
+    pub(super) guard: Arc<RwLock<policy::Guard>>,
     pub(super) ring_to_intent: Arc<Latency>,
     pub(super) saved: Arc<Latency>,
     pub(super) stop: watch::Receiver<bool>,
@@ -78,25 +96,29 @@ impl<S: EventSource> Core<S> {
             let now = self.clock.now();
             let ageing = aged + AGEING;
             let due = self.decider.next_tick(now).map_or(ageing, |due| due.min(ageing)).max(now);
-            tokio::select! {
-                read = self.source.read(&mut batch) => {
-                    if let Err(error) = read {
-                        break Err(anyhow::Error::new(error).context("the ring"));
-                    }
-                    self.take_in(&mut batch, &mut decisions);
-                }
-                Some(outcome) = self.outcomes.recv() => self.settle(&outcome),
-                Some(observation) = self.observations.recv() => {
+            // Only the source and the receivers are borrowed while it waits.
+            let wake = tokio::select! {
+                read = self.source.read(&mut batch) => Wake::Ring(read),
+                Some(outcome) = self.outcomes.recv() => Wake::Outcome(outcome),
+                Some(observation) = self.observations.recv() => Wake::Observation(observation),
+                Some(question) = self.questions.recv() => Wake::Question(question),
+                () = sleep_until(self.clock.instant(due)) => Wake::Time,
+                _ = self.stop.wait_for(|stop| *stop) => Wake::Stop,
+            };
+            match wake {
+                Wake::Ring(Ok(())) => self.take_in(&mut batch, &mut decisions),
+                Wake::Ring(Err(error)) => break Err(anyhow::Error::new(error).context("the ring")),
+                Wake::Outcome(outcome) => self.settle(&outcome),
+                Wake::Observation(observation) => {
                     batch.push(observation);
                     self.take_in(&mut batch, &mut decisions);
                 }
-                Some(question) = self.questions.recv() => self.answer(question, overflow),
-                () = sleep_until(self.clock.instant(due)) => {
-                    let now = self.clock.now();
-                    aged = now;
-                    self.decider.tick(now, &mut decisions);
+                Wake::Question(question) => self.answer(question, overflow),
+                Wake::Time => {
+                    aged = self.clock.now();
+                    self.decider.tick(aged, &mut decisions);
                 }
-                _ = self.stop.wait_for(|stop| *stop) => break Ok(()),
+                Wake::Stop => break Ok(()),
             }
             self.hand_on(&mut decisions, &mut overflow);
         };
@@ -155,8 +177,14 @@ impl<S: EventSource> Core<S> {
             Question::Predictions(limit, to) => drop(to.send(self.predictions(limit))),
             Question::Attach(interface, to) => drop(to.send(self.attach(&interface))),
             Question::Detach(interface, to) => drop(to.send(self.detach(&interface))),
-            Question::Settings(config) => self.decider.set(&config.policy, self.clock.now()),
+            Question::Settings(config) => self.set(&config),
         }
+    }
+
+    fn set(&mut self, config: &Config) {
+        self.decider.set_policy(self.clock.now(), &config.policy, &self.own);
+        let guard = policy::Guard::new(&config.policy.guard, &self.own);
+        *self.guard.write().unwrap_or_else(PoisonError::into_inner) = guard;
     }
 
     fn numbers(&self, overflow: u64) -> Numbers {
@@ -182,7 +210,7 @@ impl<S: EventSource> Core<S> {
             addresses: known.addresses.to_vec(),
             ttl_seconds: known.fresh_until.since(now).as_secs_f64(),
             ports: known.ports.iter().map(|port| port.port).collect(),
-            asked: u64::from(known.asked),
+            asked: known.count,
             idle_seconds: now.since(known.last_asked).as_secs_f64(),
         };
         names.iter().take(limit).map(view).collect()
@@ -191,7 +219,7 @@ impl<S: EventSource> Core<S> {
     fn predictions(&self, limit: usize) -> Vec<PredictionView> {
         let now = self.clock.now();
         let signed = |at: Timestamp| at.since(now).as_secs_f64() * 1000.0 - now.since(at).as_secs_f64() * 1000.0;
-        let view = |pending: &crate::policy::Pending| {
+        let view = |pending: &policy::Pending| {
             let intent = &pending.intent;
             let (action, target) = match &intent.action {
                 Action::Resolve { name } => ("resolve", name.to_string()),

@@ -153,6 +153,11 @@ impl Decider {
         self.predictor.predict(now, ClientKey::from(client), out);
     }
 
+    /// Takes other settings of the policy from now on; what was learnt stays.
+    pub fn set_policy(&mut self, now: Timestamp, settings: &PolicySettings, own: &[IpNet]) {
+        self.policy.set(now, settings, own);
+    }
+
     /// What was seen.
     #[must_use]
     pub const fn history(&self) -> &History {
@@ -188,9 +193,10 @@ impl Decider {
     ) {
         let (at, client) = (observation.at, observation.client);
         self.counters.accesses += 1;
-        let leasable = self.history.get(resource).is_some_and(|known| {
-            known.is_reachable() && (!known.ports.is_empty() || self.policy.assumes_ports())
-        });
+        let leasable = self
+            .history
+            .get(resource)
+            .is_some_and(|known| known.is_reachable() && (!known.ports.is_empty() || self.policy.assumes_ports()));
         self.policy.accessed(at, resource, fresh, leasable, &mut decisions.settled);
         let key = ClientKey::from(client);
         self.predictor.learn(at, key, resource);

@@ -21,7 +21,7 @@ use std::{path::PathBuf, process::ExitCode};
 
 use clap::{Args, Parser, Subcommand};
 
-pub use exit::{FINE, MissingPrivilege, code_of};
+pub use exit::{FINE, MissingPrivilege, code_of, complain};
 pub use run::RunArguments;
 
 use crate::{

@@ -154,8 +154,12 @@ impl Default for GuardSettings {
             [192, 168, 0, 0, 16],
         ]
         .map(|[a, b, c, d, length]| IpNet::new_assert([a, b, c, d].into(), length));
-        let networks6 = [([0, 0, 0, 0, 0, 0, 0, 1u16], 128), ([0xfc00, 0, 0, 0, 0, 0, 0, 0], 7), ([0xfe80, 0, 0, 0, 0, 0, 0, 0], 10)]
-            .map(|(segments, length)| IpNet::new_assert(segments.into(), length));
+        let networks6 = [
+            ([0, 0, 0, 0, 0, 0, 0, 1u16], 128),
+            ([0xfc00, 0, 0, 0, 0, 0, 0, 0], 7),
+            ([0xfe80, 0, 0, 0, 0, 0, 0, 0], 10),
+        ]
+        .map(|(segments, length)| IpNet::new_assert(segments.into(), length));
         Self {
             allow_networks: Vec::new(),
             deny_networks: Vec::new(),
@@ -204,7 +208,9 @@ impl PolicySettings {
         }
         for (origin, paths) in &self.warm {
             origin.parse::<Origin>().map_err(|error| {
-                format!("policy.warm has the origin {origin:?}: {error}; write NAME:PORT, for example www.example.org:443")
+                format!(
+                    "policy.warm has the origin {origin:?}: {error}; write NAME:PORT, for example www.example.org:443"
+                )
             })?;
             for path in paths {
                 if !path.starts_with('/') || path.bytes().any(|byte| !(0x21..=0x7e).contains(&byte) || byte == b'#') {

@@ -27,29 +27,32 @@ impl Grants {
         Self { pool, open: HashMap::new() }
     }
 
-    /// Handles one request of [`super::protocol`].
+    /// Handles one request of [`super::protocol`], and says whether it was given a lease.
     ///
     /// # Errors
     /// When the other end has gone.
-    pub async fn handle(&mut self, lines: &mut Lines, request: &Request) -> io::Result<()> {
+    pub async fn handle(&mut self, lines: &mut Lines, request: &Request) -> io::Result<bool> {
         if request.v != VERSION {
             let error = Fault { code: "version".into(), message: format!("this daemon speaks version {VERSION}") };
             let reply = Reply { v: VERSION, id: request.id, ok: None, error: Some(error) };
-            return lines.send(&serde_json::to_vec(&reply)?, None).await;
+            return lines.send(&serde_json::to_vec(&reply)?, None).await.map(|()| false);
         }
         match &request.request {
             Ask::Take(want) => self.take(lines, request.id, want).await,
             Ask::Taken(taken) => {
                 self.settle(lines, request.id, taken);
-                Ok(())
+                Ok(false)
             }
         }
     }
 
-    async fn take(&mut self, lines: &Lines, id: u64, want: &Want) -> io::Result<()> {
+    async fn take(&mut self, lines: &Lines, id: u64, want: &Want) -> io::Result<bool> {
         let reply = |given| Reply { v: VERSION, id, ok: Some(given), error: None };
         match self.pool.take(want.destination, want.netns_cookie) {
-            Take::Miss { late } => lines.send(&serde_json::to_vec(&reply(Given { lease: None, late }))?, None).await,
+            Take::Miss { late } => {
+                lines.send(&serde_json::to_vec(&reply(Given { lease: None, late }))?, None).await?;
+                Ok(false)
+            }
             Take::Lease(taken) => {
                 // A number that is used twice would leave the first lease without a report.
                 if let Some(lost) = self.open.insert(id, taken.id) {
@@ -61,7 +64,8 @@ impl Grants {
                 };
                 let line = serde_json::to_vec(&reply(Given { lease: Some(granted), late: false }))?;
                 // Our copy of the descriptor closes here: from now on the connection is the program's alone.
-                lines.send(&line, Some(taken.fd.as_fd())).await
+                lines.send(&line, Some(taken.fd.as_fd())).await?;
+                Ok(true)
             }
         }
     }

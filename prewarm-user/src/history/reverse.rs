@@ -3,10 +3,7 @@
 //! Comes in: addresses of answers, with the time until which they stand for the name. Goes out: the names behind an
 //! address. Never here: an address of a name that the name table does not hold, so the table is bounded by that one.
 
-use std::{
-    collections::HashMap,
-    net::IpAddr,
-};
+use std::{collections::HashMap, net::IpAddr};
 
 use crate::model::{ResourceId, Timestamp};
 

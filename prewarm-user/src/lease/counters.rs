@@ -102,6 +102,16 @@ pub enum LeaseState {
     Handed,
 }
 
+impl fmt::Display for LeaseState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Dialling => "dialling",
+            Self::Ready => "ready",
+            Self::Handed => "handed",
+        })
+    }
+}
+
 /// One lease, for people.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct LeaseView {

@@ -16,7 +16,7 @@ use super::{
     pace::Pace,
 };
 use crate::{
-    config::lease::LeaseSettings,
+    config::LeaseSettings,
     model::{ActionKind, IntentId, Origin, Outcome, ResourceId, Timestamp, Verdict},
 };
 

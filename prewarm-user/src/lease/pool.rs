@@ -28,7 +28,7 @@ use super::{
     sockopt,
 };
 use crate::{
-    config::lease::LeaseSettings,
+    config::LeaseSettings,
     model::{IntentId, Origin, Outcome, Timestamp},
 };
 

@@ -19,11 +19,7 @@ mod propose;
 mod queue;
 mod refusal;
 
-use std::{
-    collections::HashMap,
-    net::IpAddr,
-    time::Duration,
-};
+use std::{collections::HashMap, net::IpAddr, time::Duration};
 
 use ipnet::IpNet;
 
@@ -111,6 +107,17 @@ impl Policy {
         }
     }
 
+    /// Takes other settings from now on. What waits and what is under way stays, and so do the measured round trips and
+    /// the breakers.
+    pub fn set(&mut self, now: Timestamp, settings: &PolicySettings, own: &[IpNet]) {
+        let fresh = Self::new(settings, own, now);
+        self.guard = fresh.guard;
+        self.limits = fresh.limits;
+        self.warm_texts = fresh.warm_texts;
+        self.rates = fresh.rates;
+        self.settings = fresh.settings;
+    }
+
     /// The guard rails, for whoever connects.
     #[must_use]
     pub const fn guard(&self) -> &Guard {
@@ -132,7 +139,8 @@ impl Policy {
                     ActionKind::Lease => (self.settings.max_leases, 1.0),
                     ActionKind::Warm => (self.settings.max_warms, self.settings.warm_bytes),
                 };
-                let under_way = if kind == ActionKind::Lease { self.open.count(kind) } else { self.open.busy(kind, now) };
+                let under_way =
+                    if kind == ActionKind::Lease { self.open.count(kind) } else { self.open.busy(kind, now) };
                 if under_way >= limit as usize || !self.rates[kind as usize].has(now, price) {
                     self.counters.kind_mut(kind).held_back += 1;
                     break;
@@ -276,7 +284,8 @@ impl Policy {
     #[must_use]
     pub fn pending(&self) -> Vec<Pending> {
         let waiting = self.queue.iter().map(|intent| Pending { intent: intent.clone(), started: false });
-        let mut all: Vec<_> = self.open.intents().map(|intent| Pending { intent, started: true }).chain(waiting).collect();
+        let mut all: Vec<_> =
+            self.open.intents().map(|intent| Pending { intent, started: true }).chain(waiting).collect();
         all.sort_by(|a, b| b.intent.value.total_cmp(&a.intent.value).then(a.intent.deadline.cmp(&b.intent.deadline)));
         all
     }

@@ -181,7 +181,13 @@ impl Policy {
     }
 
     /// When to begin, and until when it is of use: far predictions wait until shortly before their first accesses.
-    fn times(&self, now: Timestamp, cause: Timestamp, prediction: &Prediction, saved_ms: f64) -> (Timestamp, Timestamp) {
+    fn times(
+        &self,
+        now: Timestamp,
+        cause: Timestamp,
+        prediction: &Prediction,
+        saved_ms: f64,
+    ) -> (Timestamp, Timestamp) {
         // Twice what it takes: measured round trips vary, and being late loses all of it.
         let lead = Duration::from_secs_f64((2.0 * saved_ms / 1000.0).clamp(0.05, 5.0));
         let start = if prediction.earliest_in > AT_ONCE {

@@ -128,8 +128,9 @@ impl Arcs {
     /// The context of this key occurred: finds or makes its node.
     pub(super) fn occurred(&mut self, key: u64, event: u32) -> Handle {
         let first = self.set(key);
-        let at = (first..first + WAYS).find(|&at| self.nodes[at].count > 0 && self.nodes[at].key == key).unwrap_or_else(
-            || {
+        let at = (first..first + WAYS)
+            .find(|&at| self.nodes[at].count > 0 && self.nodes[at].key == key)
+            .unwrap_or_else(|| {
                 let victim = (first..first + WAYS)
                     .min_by_key(|&at| {
                         let node = &self.nodes[at];
@@ -142,8 +143,7 @@ impl Arcs {
                 node.generation = node.generation.wrapping_add(1) & 0x7f;
                 (node.key, node.count, node.used) = (key, 0, 0);
                 victim
-            },
-        );
+            });
         let node = &mut self.nodes[at];
         node.occurred();
         node.touched = event;

@@ -7,7 +7,6 @@
 //! last table corrects the average (adaptive probability map, as in context-mixing compressors). A context seen too
 //! rarely says little, so the mix falls back to the shorter one by itself: the escape of PPM.
 
-
 use super::{
     ClientKey, Predictor,
     arcs::{self, Arcs, Handle, NOWHERE},
@@ -97,8 +96,7 @@ impl Mixture {
         let bytes = settings.memory_mib as usize * 1024 * 1024;
         let share = |percent: usize, each: usize| bytes / 100 * percent / each;
         let table = |rates: Rates| -> Box<[Rates; EXPERTS]> { Box::new(std::array::from_fn(|_| rates.clone())) };
-        let correction =
-            std::array::from_fn(|bucket| Rate::new(rates::squash((bucket as f32 - 16.0) / 2.0), 20.0));
+        let correction = std::array::from_fn(|bucket| Rate::new(rates::squash((bucket as f32 - 16.0) / 2.0), 20.0));
         Self {
             horizon: settings.horizon_seconds,
             lead: settings.lead_ms / 1000.0,
@@ -221,11 +219,7 @@ fn correction_place(logit: f32) -> (usize, f32) {
 }
 
 /// The candidate for a resource, made if there is room.
-fn find<'a>(
-    candidates: &'a mut Vec<Candidate>,
-    finder: &mut [u8; FINDER],
-    resource: Ref,
-) -> Option<&'a mut Candidate> {
+fn find<'a>(candidates: &'a mut Vec<Candidate>, finder: &mut [u8; FINDER], resource: Ref) -> Option<&'a mut Candidate> {
     let mut slot = (resource.wrapping_mul(0x9e37_79b9) >> 24) as usize % FINDER;
     loop {
         match finder[slot] {

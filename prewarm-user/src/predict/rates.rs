@@ -19,7 +19,13 @@ pub(super) fn state(hits: f32, trials: f32) -> u8 {
         // Row n holds the n + 1 states of n trials.
         return (rounded * (rounded + 1) / 2 - 1 + hits) as u8;
     }
-    let size = if rounded < 20 { 0 } else if rounded < 70 { 1 } else { 2 };
+    let size = if rounded < 20 {
+        0
+    } else if rounded < 70 {
+        1
+    } else {
+        2
+    };
     let logit = ((hits + 0.25) / (trials - hits + 0.25)).ln();
     let ratio = ((logit + 6.0) * 2.0).clamp(0.0, (RATIOS - 1) as f32) as u32;
     (EXACT * (EXACT + 1) / 2 - 1 + size * RATIOS + ratio) as u8

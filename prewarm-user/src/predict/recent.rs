@@ -3,7 +3,11 @@
 //! Comes in: accesses. Goes out: a client's burst, newest first. Never here: more clients than set aside; in a full set
 //! the one silent for longest is forgotten.
 
-use super::{ClientKey, arcs::{Handle, NOWHERE}, resources::Ref};
+use super::{
+    ClientKey,
+    arcs::{Handle, NOWHERE},
+    resources::Ref,
+};
 
 /// Distinct resources kept of a burst.
 pub(super) const BURST: usize = 16;

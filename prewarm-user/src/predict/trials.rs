@@ -119,7 +119,8 @@ mod tests {
         trials.push(0.6, 2, NONE, ()).unwrap();
         trials.hit(second, 1, 0.51, 0.02);
         assert!(trials.pop(0.0).is_none());
-        let truths: Vec<_> = std::iter::from_fn(|| trials.pop(1.0)).map(|trial| (trial.resource, trial.hit())).collect();
+        let truths: Vec<_> =
+            std::iter::from_fn(|| trials.pop(1.0)).map(|trial| (trial.resource, trial.hit())).collect();
         assert_eq!(truths, [(1, true), (1, false), (2, false)], "the second came too late to help");
         for n in 0..1000 {
             trials.push(f64::from(n), 3, NONE, ());
