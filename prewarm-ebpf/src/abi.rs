@@ -52,12 +52,12 @@ pub const ADDRESSES: usize = 8;
 /// DNS messages looked at in one TCP segment; a segment with more is counted.
 pub const STREAM_MESSAGES: usize = 32;
 
-/// [`Head::kind`] of a [`QuestionRecord`], followed by a [`NameField`] when it is named.
+/// [`Head::kind`] of a [`QuestionRecord`], or of a [`NamedQuestionRecord`] when [`FLAG_NAMED`] is set.
 pub const KIND_QUESTION: u8 = 1;
-/// [`Head::kind`] of an [`AnswerRecord`], followed by a [`NameField`] when it is named.
+/// [`Head::kind`] of an [`AnswerRecord`].
 pub const KIND_ANSWER: u8 = 2;
 
-/// A name follows.
+/// The name is there.
 pub const FLAG_NAMED: u16 = 1 << 0;
 /// Seen on egress.
 pub const FLAG_EGRESS: u16 = 1 << 1;
@@ -115,7 +115,7 @@ pub struct QuestionRecord {
 }
 
 /// An answer of NOERROR or NXDOMAIN.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
 #[repr(C)]
 pub struct AnswerRecord {
     /// What and who.
@@ -132,6 +132,8 @@ pub struct AnswerRecord {
     pub reserved: u8,
     /// The addresses in the answer's order; IPv4 as `::ffff:a.b.c.d`. What lies behind `addresses_held` means nothing.
     pub addresses: [[u8; 16]; ADDRESSES],
+    /// The name, if [`FLAG_NAMED`] is set.
+    pub name: NameField,
 }
 
 /// The name of a record whose [`FLAG_NAMED`] is set: lower-cased wire format, of which `name_length` bytes count and
@@ -149,16 +151,6 @@ pub struct NameField {
 pub struct NamedQuestionRecord {
     /// The question.
     pub question: QuestionRecord,
-    /// Its name.
-    pub name: NameField,
-}
-
-/// An answer with its name.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
-#[repr(C)]
-pub struct NamedAnswerRecord {
-    /// The answer.
-    pub answer: AnswerRecord,
     /// Its name.
     pub name: NameField,
 }
@@ -182,9 +174,8 @@ pub struct RecentSlot {
 const _: () = {
     assert!(size_of::<Head>() == 48);
     assert!(size_of::<QuestionRecord>() == 48);
-    assert!(size_of::<AnswerRecord>() == 56 + 16 * ADDRESSES);
+    assert!(size_of::<AnswerRecord>() == 56 + 16 * ADDRESSES + 256);
     assert!(size_of::<NamedQuestionRecord>() == 48 + 256);
-    assert!(size_of::<NamedAnswerRecord>() == 56 + 16 * ADDRESSES + 256);
     assert!(size_of::<RecentSlot>() == 32);
     assert!(KNOWN_ENTRIES.is_power_of_two() && RECENT_ENTRIES.is_power_of_two() && RING_BYTES.is_power_of_two());
 };

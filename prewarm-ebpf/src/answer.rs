@@ -12,8 +12,9 @@ const HTTPS: u16 = 65;
 const IN: u16 = 1;
 /// Records looked at; more are counted by the flag of the outline only.
 const MAX_RECORDS: usize = 24;
-/// Labels of an owner name that are skipped at most. Servers compress them to a pointer.
-const MAX_LABELS: usize = 128;
+/// Labels of an owner name that are skipped at most: more than a name below `ip6.arpa` has, and servers compress all
+/// but the first to a pointer.
+const MAX_LABELS: usize = 36;
 
 /// Where the addresses of an answer go.
 pub trait Addresses {
@@ -46,7 +47,7 @@ pub fn records<P: Packet, S: Addresses>(
     count: u16,
     sink: &mut S,
 ) -> Result<Outline, Counter> {
-    let mut ttl = u32::MAX;
+    let mut ttl = packet.blur_word(u64::from(u32::MAX));
     let mut addresses = packet.blur(0);
     let mut bindings = packet.blur(0);
     let mut left = packet.blur(count as usize & 0x7fff);
@@ -55,19 +56,17 @@ pub fn records<P: Packet, S: Addresses>(
             break;
         }
         left -= 1;
-        at = packet.blur(skip_name(packet, packet.blur(at), end)?);
+        at = packet.blur(skip_name(packet, at, end)?);
         let Some(fixed) = packet.window::<10>(at) else { return Err(Counter::BadAnswer) };
         let (rtype, class, length) = (be16(fixed, 0), be16(fixed, 2), be16(fixed, 8) as usize);
         let data = at + 10;
-        if data + length > end {
+        if packet.beyond(data + length, end) {
             return Err(Counter::BadAnswer);
         }
         // The uppermost bit set means zero (RFC 2181, 8).
         let seconds = be32(fixed, 4);
-        let seconds = if seconds >> 31 == 1 { 0 } else { seconds };
-        if seconds < ttl {
-            ttl = seconds;
-        }
+        let seconds = packet.blur_word(if seconds >> 31 == 1 { 0 } else { u64::from(seconds) });
+        ttl = packet.blur_word(if seconds < ttl { seconds } else { ttl });
         if class == IN {
             let address = match (rtype, length) {
                 (A, 4) => packet.window::<4>(data).map(|bytes| mapped(*bytes)),
@@ -88,9 +87,9 @@ pub fn records<P: Packet, S: Addresses>(
         addresses = packet.blur(addresses);
         bindings = packet.blur(bindings);
         left = packet.blur(left);
-        at = data + length;
+        at = packet.blur(data + length);
     }
-    let ttl = if ttl == u32::MAX { 0 } else { ttl };
+    let ttl = if ttl == u64::from(u32::MAX) { 0 } else { ttl as u32 };
     Ok(Outline { ttl, addresses, service_binding: bindings > 0, more: left > 0 })
 }
 
@@ -98,16 +97,16 @@ pub fn records<P: Packet, S: Addresses>(
 /// pointers can't loop.
 #[inline(always)]
 fn skip_name<P: Packet>(packet: &P, mut at: usize, end: usize) -> Result<usize, Counter> {
-    let begin = at;
     for _ in 0..MAX_LABELS {
         let Some(&[label]) = packet.window::<1>(at) else { return Err(Counter::BadAnswer) };
-        at += if label >= 0xc0 { 2 } else { 1 + label as usize };
-        if at > end || at - begin > 255 || (label > 63 && label < 0xc0) {
+        if label == 0 || label >= 0xc0 {
+            let at = packet.blur(at) + if label == 0 { 1 } else { 2 };
+            return if packet.beyond(at, end) { Err(Counter::BadAnswer) } else { Ok(at) };
+        }
+        if label > 63 {
             return Err(Counter::BadAnswer);
         }
-        if label == 0 || label >= 0xc0 {
-            return Ok(at);
-        }
+        at += 1 + label as usize;
     }
     Err(Counter::BadAnswer)
 }

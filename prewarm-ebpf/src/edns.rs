@@ -27,7 +27,7 @@ pub fn edns<P: Packet>(packet: &P, at: usize, end: usize) -> Edns {
     let Some(record) = packet.window::<11>(at) else { return none };
     let begin = at + 11;
     let stop = begin + be16(record, 9) as usize;
-    if record[0] != 0 || be16(record, 1) != OPT || stop > end {
+    if record[0] != 0 || be16(record, 1) != OPT || packet.beyond(stop, end) {
         return none;
     }
     let stop = packet.blur(stop);
@@ -35,7 +35,7 @@ pub fn edns<P: Packet>(packet: &P, at: usize, end: usize) -> Edns {
     let mut at = packet.blur(begin);
     for _ in 0..MAX_OPTIONS {
         let Some(option) = packet.window::<4>(at) else { break };
-        if at + 4 > stop {
+        if packet.beyond(at + 4, stop) {
             break;
         }
         if be16(option, 0) == CLIENT_SUBNET {
@@ -43,7 +43,7 @@ pub fn edns<P: Packet>(packet: &P, at: usize, end: usize) -> Edns {
             break;
         }
         at += 4 + be16(option, 2) as usize;
-        if at > stop {
+        if packet.beyond(at, stop) {
             break;
         }
         at = packet.blur(at);

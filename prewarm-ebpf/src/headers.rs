@@ -26,14 +26,39 @@ pub struct Segment {
     pub v6: bool,
     /// Whether it is TCP.
     pub tcp: bool,
-    /// The port it comes from.
-    pub source_port: u16,
-    /// The port it goes to.
-    pub destination_port: u16,
+    /// Whether it comes from port 53.
+    pub from_dns: bool,
+    /// Whether it goes to port 53.
+    pub to_dns: bool,
     /// Where the payload begins.
     pub payload: usize,
     /// Where it ends: by the lengths in the headers, and never behind the frame.
     pub end: usize,
+}
+
+impl Segment {
+    /// In one word, for a function of the kernel programs.
+    #[inline(always)]
+    #[must_use]
+    pub const fn pack(&self) -> u64 {
+        let flags = self.v6 as u64 | (self.tcp as u64) << 1 | (self.from_dns as u64) << 2 | (self.to_dns as u64) << 3;
+        self.ip as u64 | (self.payload as u64) << 16 | (self.end as u64) << 32 | flags << 48
+    }
+
+    /// Out of that word.
+    #[inline(always)]
+    #[must_use]
+    pub const fn unpack(word: u64) -> Self {
+        Self {
+            ip: word as usize & LIMIT,
+            v6: word >> 48 & 1 != 0,
+            tcp: word >> 49 & 1 != 0,
+            from_dns: word >> 50 & 1 != 0,
+            to_dns: word >> 51 & 1 != 0,
+            payload: (word >> 16) as usize & LIMIT,
+            end: (word >> 32) as usize & LIMIT,
+        }
+    }
 }
 
 /// Finds the DNS payload of a frame.
@@ -57,24 +82,24 @@ pub fn locate<P: Packet>(packet: &P) -> Result<Segment, Counter> {
     let v6 = packet.blur_flag(ethertype == IPV6);
     if protocol == UDP {
         let Some(udp) = packet.window::<8>(transport) else { return Err(Counter::Truncated) };
-        let (source_port, destination_port) = (be16(udp, 0), be16(udp, 2));
-        if source_port != DNS && destination_port != DNS {
+        let (from_dns, to_dns) = (be16(udp, 0) == DNS, be16(udp, 2) == DNS);
+        if !from_dns && !to_dns {
             return Err(Counter::OtherPort);
         }
         let stop = transport + be16(udp, 4) as usize;
-        if stop < transport + 8 || stop > whole {
+        if be16(udp, 4) < 8 || packet.beyond(stop, whole) {
             return Err(Counter::LyingLength);
         }
-        let end = packet.blur(if stop > end { end } else { stop });
+        let end = packet.blur(if packet.beyond(stop, end) { end } else { stop });
         let payload = packet.blur(transport + 8);
-        return Ok(Segment { ip, v6, tcp: false, source_port, destination_port, payload, end });
+        return Ok(Segment { ip, v6, tcp: false, from_dns, to_dns, payload, end });
     }
     if protocol != TCP {
         return Err(Counter::OtherTransport);
     }
     let Some(tcp) = packet.window::<20>(transport) else { return Err(Counter::Truncated) };
-    let (source_port, destination_port) = (be16(tcp, 0), be16(tcp, 2));
-    if source_port != DNS && destination_port != DNS {
+    let (from_dns, to_dns) = (be16(tcp, 0) == DNS, be16(tcp, 2) == DNS);
+    if !from_dns && !to_dns {
         return Err(Counter::OtherPort);
     }
     let header = (tcp[12] >> 4) as usize * 4;
@@ -82,10 +107,10 @@ pub fn locate<P: Packet>(packet: &P) -> Result<Segment, Counter> {
         return Err(Counter::LyingLength);
     }
     let payload = packet.blur(transport + header);
-    if payload >= end {
+    if !packet.beyond(end, payload) {
         return Err(Counter::TcpEmpty);
     }
-    Ok(Segment { ip, v6, tcp: true, source_port, destination_port, payload, end })
+    Ok(Segment { ip, v6, tcp: true, from_dns, to_dns, payload, end })
 }
 
 /// The type behind up to two tags, and where its header begins.
@@ -149,7 +174,7 @@ fn ipv6<P: Packet>(packet: &P, ip: usize) -> Result<(u8, usize, usize), Counter>
         let Some(extension) = packet.window::<2>(at) else { return Err(Counter::Truncated) };
         next = packet.blur(extension[0] as usize) as u8;
         at = packet.blur(at + 8 + extension[1] as usize * 8);
-        if at > end {
+        if packet.beyond(at, end) {
             return Err(Counter::LyingLength);
         }
     }
@@ -203,7 +228,7 @@ pub fn stream_message<P: Packet>(packet: &P, segment: &Segment, at: usize) -> Re
     let Some(prefix) = packet.window::<2>(at) else { return Err(Counter::TcpPartial) };
     let message = at + 2;
     let end = message + be16(prefix, 0) as usize;
-    if end > segment.end {
+    if packet.beyond(end, segment.end) {
         return Err(Counter::TcpPartial);
     }
     Ok(Stream { message, end: packet.blur(end) })

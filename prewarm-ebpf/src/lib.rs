@@ -19,6 +19,6 @@ pub use answer::{Addresses, Outline, records};
 pub use edns::{Edns, edns};
 pub use hash::{HashKey, KEY_WORDS, resource_id};
 pub use headers::{Segment, Stream, address, locate, stream_message};
-pub use name::{Scan, fold, hash_walked, scan, walk};
+pub use name::{Scan, fold, hash_walked, scan, walk, word};
 pub use packet::{LIMIT, Packet, be16, be32, le64};
-pub use question::{Header, Question, glance, header, read};
+pub use question::{Header, Question, header, question, read};

@@ -76,6 +76,7 @@ pub fn scan<P: Packet>(packet: &P, at: usize, key: &HashKey) -> Option<Scan> {
     if length > MAX_NAME {
         return None;
     }
+    let length = packet.blur(length);
     Some(Scan { id: lanes.finish(key, length), length })
 }
 
@@ -92,7 +93,7 @@ pub fn walk<P: Packet>(packet: &P, at: usize, end: usize) -> Result<usize, Count
         };
         length += 1 + label as usize;
         if label == 0 {
-            if at + length > end {
+            if packet.beyond(at + length, end) {
                 return Err(Counter::NameOverrun);
             }
             return Ok(packet.blur(length));
@@ -114,22 +115,24 @@ pub fn walk<P: Packet>(packet: &P, at: usize, end: usize) -> Result<usize, Count
 #[inline(always)]
 pub fn hash_walked<P: Packet>(packet: &P, at: usize, length: usize, key: &HashKey) -> u64 {
     let mut lanes = Lanes::new(key);
-    for index in 0..32 {
-        if 8 * index >= length {
-            break;
-        }
-        let word = packet.blur_word(match packet.window::<8>(at + 8 * index) {
-            Some(window) => le64(window),
-            None => packet.rest(at + 8 * index),
-        });
-        lanes.absorb(key, index, fold(word) & keep(length - 8 * index));
+    let mut index = 0;
+    // All words but the last, which holds one to eight bytes.
+    while index < 31 && packet.beyond(length, 8 * index + 8) {
+        lanes.absorb(key, index, fold(word(packet, at + 8 * index)));
+        index += 1;
     }
+    let index = packet.blur(index) & 31;
+    let unused = (64 - 8 * (length - 8 * index)) & 63;
+    let last = fold(word(packet, packet.blur(at + 8 * index)));
+    lanes.absorb(key, index, (last << unused) >> unused);
     lanes.finish(key, length)
 }
 
-/// A mask of the first `bytes` bytes of a word.
+/// Eight bytes of the frame, zeros behind its end.
 #[inline(always)]
-#[must_use]
-pub(crate) const fn keep(bytes: usize) -> u64 {
-    if bytes >= 8 { u64::MAX } else { (1 << ((8 * bytes) & 63)) - 1 }
+pub fn word<P: Packet>(packet: &P, at: usize) -> u64 {
+    packet.blur_word(match packet.window::<8>(at) {
+        Some(window) => le64(window),
+        None => packet.rest(at),
+    })
 }

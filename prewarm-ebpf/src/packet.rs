@@ -15,6 +15,13 @@ pub trait Packet: Copy {
     /// How many bytes the frame has, at most [`LIMIT`].
     fn length(&self) -> usize;
 
+    /// Whether the offset `at` lies behind the offset `end`. Not by a comparison in the kernel: that tells the verifier
+    /// something about both, which differs for every pass of a loop and keeps it from seeing that they are alike.
+    #[must_use]
+    fn beyond(&self, at: usize, end: usize) -> bool {
+        at > end
+    }
+
     /// `value`, which must not exceed [`LIMIT`], unchanged. The kernel's reader hides from the verifier where it came
     /// from, so that it follows the code behind once, and not once for every way that leads there.
     #[must_use]

@@ -1,6 +1,6 @@
 //! The DNS header and the question (RFC 1035, 4.1).
 
-use crate::{Counter, HashKey, Packet, Scan, Segment, be16, hash_walked, scan, walk};
+use crate::{Counter, HashKey, Packet, Scan, Segment, be16, hash_walked, walk};
 
 /// What matters of a DNS header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,7 +65,7 @@ pub struct Question {
 #[inline(always)]
 pub fn header<P: Packet>(packet: &P, segment: &Segment, at: usize, end: usize) -> Result<Header, Counter> {
     let Some(bytes) = packet.window::<12>(at) else { return Err(Counter::ShortMessage) };
-    if at + 12 > end {
+    if packet.beyond(at + 12, end) {
         return Err(Counter::ShortMessage);
     }
     let header = Header {
@@ -75,8 +75,7 @@ pub fn header<P: Packet>(packet: &P, segment: &Segment, at: usize, end: usize) -
         authorities: be16(bytes, 8),
         additionals: be16(bytes, 10),
     };
-    let port = if header.is_answer() { segment.source_port } else { segment.destination_port };
-    if port != 53 {
+    if !(if header.is_answer() { segment.from_dns } else { segment.to_dns }) {
         return Err(Counter::WrongDirection);
     }
     if header.flags & 0x7800 != 0 {
@@ -90,13 +89,12 @@ pub fn header<P: Packet>(packet: &P, segment: &Segment, at: usize, end: usize) -
 
 /// What a scan makes of the question at `at`: right unless a label holds a zero byte, so good for comparing only.
 #[inline(always)]
-pub fn glance<P: Packet>(packet: &P, at: usize, end: usize, key: &HashKey) -> Option<Question> {
-    let Scan { id, length } = scan(packet, at, key)?;
-    let length = packet.blur(length);
+pub fn question<P: Packet>(packet: &P, at: usize, end: usize, scanned: Option<Scan>) -> Option<Question> {
+    let Scan { id, length } = scanned?;
     typed(packet, at, end, id, length)
 }
 
-/// Reads the question at `at` label by label. `glanced` is what [`glance`] saw there.
+/// Reads the question at `at` label by label. `scanned` is what [`scan`](crate::scan) found there, if it was tried.
 ///
 /// # Errors
 /// The reason when it is none, or is not whole.
@@ -106,22 +104,21 @@ pub fn read<P: Packet>(
     at: usize,
     end: usize,
     key: &HashKey,
-    glanced: Option<Question>,
+    scanned: Option<Scan>,
 ) -> Result<Question, Counter> {
     let length = walk(packet, at, end)?;
-    if let Some(question) = glanced
-        && question.length == length
-    {
-        return Ok(question);
-    }
-    let id = hash_walked(packet, at, length, key);
+    let id = match scanned {
+        Some(scan) if scan.length == length => scan.id,
+        _ => hash_walked(packet, at, length, key),
+    };
+    let (id, length) = (packet.blur_word(id), packet.blur(length));
     typed(packet, at, end, id, length).ok_or(Counter::NameOverrun)
 }
 
 #[inline(always)]
 fn typed<P: Packet>(packet: &P, name: usize, end: usize, id: u64, length: usize) -> Option<Question> {
     let after = name + length;
-    if after + 4 > end {
+    if packet.beyond(after + 4, end) {
         return None;
     }
     let after = packet.blur(after);

@@ -11,7 +11,7 @@ use crate::{
     count::Counters,
     frame::Frame,
     maps::OWN_MARK,
-    sense::{self, Hook, Passage},
+    sense::{self, Hook, Message, Passage},
 };
 
 /// How much of a packet is brought into reach at most.
@@ -45,9 +45,10 @@ fn observe(ctx: &TcContext) {
         counters.one(Counter::Unreachable);
         return;
     }
-    if let Some(first) = sense::frame(&self::passage(ctx, counters)) {
-        sense::stream(first, |at| egress_message(ctx.skb.skb, at as u64) as usize);
-    }
+    sense::frame(&self::passage(ctx, counters), |message| {
+        let id = message.scanned.map_or(0, |scan| scan.id);
+        egress_message(ctx.skb.skb, message.segment.pack(), message.place(), id);
+    });
 }
 
 #[inline(always)]
@@ -57,10 +58,11 @@ fn passage(ctx: &TcContext, counters: Counters) -> Passage {
     Passage { frame: Frame::new(ctx.data(), ctx.data_end()), counters, hook: Hook::Egress, interface }
 }
 
-/// One message of a TCP segment; a function of its own, so that the verifier follows it once for all of them.
+/// One message, from its packed place.
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn egress_message(skb: *mut __sk_buff, at: u64) -> u64 {
+extern "C" fn egress_message(skb: *mut __sk_buff, segment: u64, place: u64, id: u64) -> u64 {
     let Some(counters) = Counters::of(COUNTERS_EGRESS) else { return 0 };
-    sense::message_in_stream(&passage(&TcContext::new(skb), counters), at as usize) as u64
+    sense::whole(&passage(&TcContext::new(skb), counters), &Message::unpack(segment, place, id));
+    0
 }

@@ -11,9 +11,9 @@ use prewarm_ebpf::{
     abi::{
         ADDRESSES, AnswerRecord, FLAG_DNSSEC, FLAG_EDNS, FLAG_EGRESS, FLAG_MORE_RECORDS, FLAG_NAMED,
         FLAG_SERVICE_BINDING, FLAG_SUBNET, FLAG_TCP, FLAG_TRUNCATED, FLAG_V6, Head, KIND_ANSWER, KIND_QUESTION,
-        KNOWN_ENTRIES, NameField, NamedAnswerRecord, NamedQuestionRecord, QuestionRecord,
+        KNOWN_ENTRIES, NameField, NamedQuestionRecord, QuestionRecord,
     },
-    edns, fold, le64, records,
+    edns, fold, records, word,
 };
 
 use crate::{
@@ -133,27 +133,19 @@ pub(crate) fn answer(
     let mut head = head(passage, message, header, question, client);
     head.kind = KIND_ANSWER;
     head.flags |= flag(header.is_truncated(), FLAG_TRUNCATED);
-    if is_known(question.id) {
-        let Some(place) = Place::<AnswerRecord>::reserve(passage) else { return Ok(()) };
-        if let Err(reason) = outline(passage, message, header, question, head, place.0) {
-            place.discard();
-            return Err(reason);
-        }
-        place.submit(passage);
-    } else {
-        let Some(place) = Place::<NamedAnswerRecord>::reserve(passage) else { return Ok(()) };
-        head.flags |= FLAG_NAMED;
-        // SAFETY: reserved with the size of the record.
-        let answer = unsafe { &raw mut (*place.0).answer };
-        if let Err(reason) = outline(passage, message, header, question, head, answer) {
-            place.discard();
-            return Err(reason);
-        }
+    let known = passage.frame.blur_flag(is_known(question.id));
+    let Some(place) = Place::<AnswerRecord>::reserve(passage) else { return Ok(()) };
+    head.flags |= flag(!known, FLAG_NAMED);
+    if let Err(reason) = outline(passage, message, header, question, head, place.0) {
+        place.discard();
+        return Err(reason);
+    }
+    if !known {
         // SAFETY: reserved with the size of the record.
         copy_name(passage, question, unsafe { &raw mut (*place.0).name });
         passage.counters.one(Counter::NamedEvents);
-        place.submit(passage);
     }
+    place.submit(passage);
     Ok(())
 }
 
@@ -233,19 +225,14 @@ fn is_known(id: u64) -> bool {
 #[inline(always)]
 fn copy_name(passage: &Passage, question: &Question, name: *mut NameField) {
     let words = name.cast::<u64>();
-    for index in 0..32 {
-        if 8 * index >= question.length {
-            break;
-        }
-        let at = question.name + 8 * index;
-        let word = passage.frame.blur_word(match passage.frame.window::<8>(at) {
-            Some(window) => le64(window),
-            None => passage.frame.rest(at),
-        });
+    let mut index = 0;
+    while index < 32 && passage.frame.beyond(question.length, 8 * index) {
+        let word = word(&passage.frame, question.name + 8 * index);
         // SAFETY: 32 words are the field.
         let target = unsafe { words.add(index) };
         // SAFETY: inside the field, which is aligned to 8 bytes in every record.
         unsafe { ptr::write(target, fold(word)) };
+        index += 1;
     }
 }
 

@@ -61,6 +61,14 @@ impl Packet for Frame {
     }
 
     #[inline(always)]
+    fn beyond(&self, at: usize, end: usize) -> bool {
+        let mut room = end;
+        // SAFETY: a subtraction, which the compiler would otherwise turn back into a comparison.
+        unsafe { asm!("{room} -= {at}", room = inout(reg) room, at = in(reg) at, options(pure, nomem, nostack)) };
+        (room as isize) < 0
+    }
+
+    #[inline(always)]
     fn blur(&self, value: usize) -> usize {
         self.blur_word(value as u64) as usize & LIMIT
     }

@@ -10,7 +10,7 @@ use prewarm_ebpf::abi::COUNTERS_INGRESS;
 use crate::{
     count::Counters,
     frame::Frame,
-    sense::{self, Hook, Passage},
+    sense::{self, Hook, Message, Passage},
 };
 
 #[xdp]
@@ -22,11 +22,11 @@ fn ingress(ctx: XdpContext) -> u32 {
 /// Sees one frame.
 #[inline(always)]
 pub(crate) fn observe(ctx: &XdpContext) {
-    if let Some(counters) = Counters::of(COUNTERS_INGRESS) {
-        if let Some(first) = sense::frame(&passage(ctx, counters)) {
-            sense::stream(first, |at| ingress_message(ctx.ctx, at as u64) as usize);
-        }
-    }
+    let Some(counters) = Counters::of(COUNTERS_INGRESS) else { return };
+    sense::frame(&passage(ctx, counters), |message| {
+        let id = message.scanned.map_or(0, |scan| scan.id);
+        ingress_message(ctx.ctx, message.segment.pack(), message.place(), id);
+    });
 }
 
 #[inline(always)]
@@ -35,10 +35,11 @@ fn passage(ctx: &XdpContext, counters: Counters) -> Passage {
     Passage { frame, counters, hook: Hook::Ingress, interface: ctx.ingress_ifindex() as u32 }
 }
 
-/// One message of a TCP segment; a function of its own, so that the verifier follows it once for all of them.
+/// One message, from its packed place.
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn ingress_message(ctx: *mut xdp_md, at: u64) -> u64 {
+extern "C" fn ingress_message(ctx: *mut xdp_md, segment: u64, place: u64, id: u64) -> u64 {
     let Some(counters) = Counters::of(COUNTERS_INGRESS) else { return 0 };
-    sense::message_in_stream(&passage(&XdpContext::new(ctx), counters), at as usize) as u64
+    sense::whole(&passage(&XdpContext::new(ctx), counters), &Message::unpack(segment, place, id));
+    0
 }

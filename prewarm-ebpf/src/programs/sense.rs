@@ -2,9 +2,9 @@
 
 use aya_ebpf::helpers::bpf_jiffies64;
 use prewarm_ebpf::{
-    Counter, Header, Packet, Question, Segment,
+    Counter, Header, LIMIT, Packet, Question, Scan, Segment, Stream,
     abi::{RECENT_ENTRIES, RecentSlot, STREAM_MESSAGES},
-    address, glance, header, locate, read, stream_message,
+    address, header, locate, question, read, scan, stream_message,
 };
 
 use crate::{
@@ -34,97 +34,131 @@ pub(crate) struct Passage {
     pub(crate) interface: u32,
 }
 
-/// A message's part in its frame.
+/// A message's part in its frame, and what a glance at its name gave.
 #[derive(Clone, Copy)]
 pub(crate) struct Message {
     pub(crate) segment: Segment,
     pub(crate) at: usize,
     pub(crate) end: usize,
+    /// What a scan of the name found, if it was scanned.
+    pub(crate) scanned: Option<Scan>,
 }
 
-/// Counts the frame, and sees the message of a datagram. Of a TCP segment it gives where the first message's length
-/// is.
+impl Message {
+    /// Where it is in one word, for [`Message::unpack`].
+    #[inline(always)]
+    pub(crate) fn place(&self) -> u64 {
+        let length = self.scanned.map_or(0, |scan| scan.length);
+        self.at as u64 | (self.end as u64) << 16 | (length as u64) << 32
+    }
+
+    #[inline(always)]
+    pub(crate) fn unpack(segment: u64, place: u64, id: u64) -> Self {
+        let length = (place >> 32) as usize & 0xff;
+        Self {
+            segment: Segment::unpack(segment),
+            at: place as usize & LIMIT,
+            end: (place >> 16) as usize & LIMIT,
+            scanned: if length == 0 { None } else { Some(Scan { id, length }) },
+        }
+    }
+}
+
+/// Sees a frame. Most are done here; `whole` is called with each message that takes more than a glance. It is a
+/// function of its own in each program, so that the verifier follows it once and not for every way that leads there.
 #[inline(always)]
-pub(crate) fn frame(passage: &Passage) -> Option<usize> {
+pub(crate) fn frame(passage: &Passage, whole: impl Fn(&Message)) {
     passage.counters.one(Counter::Packets);
     let segment = match locate(&passage.frame) {
         Ok(segment) => segment,
-        Err(reason) => {
-            passage.counters.one(reason);
-            return None;
-        }
+        Err(reason) => return passage.counters.one(reason),
     };
     if segment.tcp {
-        return Some(segment.payload);
+        return stream(passage, &segment, whole);
     }
-    message(passage, &Message { segment, at: segment.payload, end: segment.end });
-    None
+    let mut message = Message { segment, at: segment.payload, end: segment.end, scanned: None };
+    if !glanced(passage, &mut message) {
+        whole(&message);
+    }
 }
 
-/// Has `each` see the messages of a TCP segment one after the other; it gives where the next one is, or zero.
+/// Sees the messages of a TCP segment one after the other.
 #[inline(always)]
-pub(crate) fn stream(first: usize, each: impl Fn(usize) -> usize) {
-    let mut at = first;
+fn stream(passage: &Passage, segment: &Segment, whole: impl Fn(&Message)) {
+    let mut at = segment.payload;
     for _ in 0..STREAM_MESSAGES {
-        at = each(at);
-        if at == 0 {
-            return;
+        match stream_message(&passage.frame, segment, at) {
+            Ok(Stream { message, end }) => {
+                whole(&Message { segment: *segment, at: message, end, scanned: None });
+                if !passage.frame.beyond(segment.end, end) {
+                    return;
+                }
+                at = end;
+            }
+            Err(reason) => return passage.counters.one(reason),
         }
     }
+    passage.counters.one(Counter::TcpMoreMessages);
 }
 
-/// Sees the message of a TCP segment whose length is at `at`, and gives where the next one's is; zero after the last.
+/// Whether the message is a question that belongs to an earlier event: true for most. Leaves in the message what was
+/// learnt about its name.
 #[inline(always)]
-pub(crate) fn message_in_stream(passage: &Passage, at: usize) -> usize {
-    let Ok(segment) = locate(&passage.frame) else { return 0 };
-    let at = passage.frame.blur(at & prewarm_ebpf::LIMIT);
-    match stream_message(&passage.frame, &segment, at) {
-        Ok(stream) => {
-            message(passage, &Message { segment, at: stream.message, end: stream.end });
-            if stream.end < segment.end { stream.end } else { 0 }
-        }
-        Err(reason) => {
-            passage.counters.one(reason);
-            0
-        }
+fn glanced(passage: &Passage, message: &mut Message) -> bool {
+    let Message { segment, at, end, .. } = *message;
+    let packet = &passage.frame;
+    let Ok(header) = header(packet, &segment, at, end) else { return false };
+    message.scanned = scan(packet, at + 12, key());
+    if header.is_answer() {
+        return false;
     }
+    let Some(question) = question(packet, at + 12, end, message.scanned) else { return false };
+    let Some(client) = client(passage, &segment, false) else { return false };
+    // Only questions whose labels were walked are in the array, so one that was only scanned and is found there is
+    // the same.
+    if !folds(&question, client, jiffies()) {
+        return false;
+    }
+    passage.counters.one(Counter::Questions);
+    passage.counters.one(Counter::Folded);
+    true
 }
 
+/// Sees a message to its end.
 #[inline(always)]
-fn message(passage: &Passage, message: &Message) {
-    if let Err(reason) = try_message(passage, message) {
+pub(crate) fn whole(passage: &Passage, message: &Message) {
+    if let Err(reason) = try_whole(passage, message) {
         passage.counters.one(reason);
     }
 }
 
 #[inline(always)]
-fn try_message(passage: &Passage, message: &Message) -> Result<(), Counter> {
-    let Message { segment, at, end } = *message;
+fn try_whole(passage: &Passage, message: &Message) -> Result<(), Counter> {
+    let Message { segment, at, end, scanned } = *message;
     let packet = &passage.frame;
     let header = header(packet, &segment, at, end)?;
     let is_answer = packet.blur_flag(header.is_answer());
-    let [first, second] = address(packet, &segment, is_answer).ok_or(Counter::Truncated)?;
-    let client = [packet.blur_word(first), packet.blur_word(second)];
-    let glanced = glance(packet, at + 12, end, key());
+    let client = client(passage, &segment, is_answer).ok_or(Counter::Truncated)?;
+    let question = read(packet, at + 12, end, key(), scanned)?;
     if is_answer {
-        let question = read(packet, at + 12, end, key(), glanced)?;
         passage.counters.one(Counter::Answers);
         return emit::answer(passage, message, &header, &question, client);
     }
+    passage.counters.one(Counter::Questions);
+    // What comes over TCP was not looked up before.
     let now = jiffies();
-    // Only questions whose labels were walked are in the array, so one that was only scanned and is found there is
-    // the same, and most questions are done here.
-    if let Some(question) = glanced
-        && folds(&question, client, now)
-    {
-        passage.counters.one(Counter::Questions);
+    if segment.tcp && folds(&question, client, now) {
         passage.counters.one(Counter::Folded);
         return Ok(());
     }
-    let question = read(packet, at + 12, end, key(), glanced)?;
-    passage.counters.one(Counter::Questions);
     emitted(passage, message, &header, &question, client, now);
     Ok(())
+}
+
+#[inline(always)]
+fn client(passage: &Passage, segment: &Segment, is_answer: bool) -> Option<[u64; 2]> {
+    let [first, second] = address(&passage.frame, segment, is_answer)?;
+    Some([passage.frame.blur_word(first), passage.frame.blur_word(second)])
 }
 
 #[inline(always)]
