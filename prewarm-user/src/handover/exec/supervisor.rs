@@ -86,7 +86,7 @@ impl<'a, S: LeaseSource> Supervisor<'a, S> {
                 return End::ProgramsGone;
             }
             if ready.guardian_gone {
-                self.let_all_go_on(Tally::Slow);
+                self.let_all_go_on(Tally::Guarded);
                 return End::GuardianGone;
             }
         }
