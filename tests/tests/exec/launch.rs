@@ -135,7 +135,7 @@ fn an_unprivileged_user_gets_leases_too() {
     let output = Command::new("setpriv")
         .args(["--reuid=65534", "--regid=65534", "--clear-groups"])
         .arg(program)
-        .arg("--socket")
+        .args(["--patience", "5000", "--socket"])
         .arg(&daemon.socket)
         .args(["--", "curl", "-sS", &origin.url()])
         .output()
