@@ -45,6 +45,9 @@ impl Gauges {
         let mut drops = kernel.reasons();
         drops.insert("unreadable_record".to_owned(), self.unreadable.load(Ordering::Relaxed));
         drops.insert("intent_overflow".to_owned(), numbers.overflow);
+        drops.insert("stranger".to_owned(), numbers.decider.strangers);
+        drops.insert("passed_on".to_owned(), numbers.decider.forwarded);
+        drops.insert("own_echo".to_owned(), numbers.decider.echoes);
         Stats {
             schema: STATS_SCHEMA,
             version: env!("CARGO_PKG_VERSION").to_owned(),
