@@ -35,7 +35,7 @@ pub struct Args {
 
 /// Becomes the program; returns only when that failed. Must be called before any thread is started: no runtime.
 #[must_use]
-pub(super) fn run(args: Args) -> ExitCode {
+pub fn run(args: Args) -> ExitCode {
     let Args { socket, patience, quiet, report, command } = args;
     // Where standard error is closed there is nobody to tell.
     let say = |text: &str| drop(writeln!(std::io::stderr(), "prewarm: {text}"));

@@ -21,7 +21,8 @@ pub fn render(report: &Report) -> String {
             table.add_row([&row.case, &row.metric, &ours, "", "", ""]);
         }
         for baseline in baselines {
-            let ratio = if baseline.value == 0.0 { String::new() } else { format!("{:.2}", row.value / baseline.value) };
+            let ratio =
+                if baseline.value == 0.0 { String::new() } else { format!("{:.2}", row.value / baseline.value) };
             table.add_row([&row.case, &row.metric, &ours, &baseline.subject, &shown(baseline), &ratio]);
         }
     }

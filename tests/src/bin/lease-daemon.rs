@@ -4,7 +4,7 @@
 use std::{net::SocketAddr, sync::Arc};
 
 use prewarm_user::{
-    config::lease::LeaseSettings,
+    config::LeaseSettings,
     handover::serve::serve_take,
     lease::{Pool, TcpDialer},
     model::Timestamp,
