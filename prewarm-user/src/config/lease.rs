@@ -1,5 +1,7 @@
 //! How many connections are kept open ahead of need, for how long, and how hard that is tried.
 
+use std::path::PathBuf;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -49,6 +51,34 @@ impl Default for LeaseSettings {
             backoff_ceiling_seconds: 300.0,
             breaker_failures: 5,
             speaks_first: Vec::new(),
+        }
+    }
+}
+
+/// Warm requests: one safe request ahead of need, so that caches at the origin are hot.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct WarmSettings {
+    /// When a request is given up, in seconds, with its TLS handshake and its body.
+    pub timeout_seconds: f64,
+    /// How much of an answer is read, in bytes; the connection is closed then.
+    pub body_limit_bytes: u64,
+    /// How long an origin is left alone that answers 429 or 503 and does not say how long, in seconds.
+    pub rest_seconds: f64,
+    /// The longest such rest, whatever the origin says, in seconds.
+    pub rest_ceiling_seconds: f64,
+    /// A file with certificates (PEM) that are trusted besides those of the system.
+    pub ca_file: Option<PathBuf>,
+}
+
+impl Default for WarmSettings {
+    fn default() -> Self {
+        Self {
+            timeout_seconds: 10.0,
+            body_limit_bytes: 4 * 1024 * 1024,
+            rest_seconds: 30.0,
+            rest_ceiling_seconds: 3600.0,
+            ca_file: None,
         }
     }
 }
