@@ -5,8 +5,16 @@
 //! table and the reasons are in `docs/ARCHITECTURE.md`.
 
 pub mod app;
+pub mod cli;
 pub mod config;
+pub mod control;
+pub mod handover;
 pub mod history;
+pub mod kernel;
+pub mod lease;
 pub mod model;
+pub mod observe;
 pub mod policy;
 pub mod predict;
+pub mod resolve;
+pub mod telemetry;

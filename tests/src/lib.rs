@@ -1,3 +1,20 @@
-//! The test harness.
+//! The harness: what the namespace tests and the lab are made of.
+//!
+//! In go a topology and a scenario; out come real programs (DNS servers, web servers, proxies, curl, the daemon)
+//! running in network namespaces, and what was measured on them. Everything that is started or made on the host has an
+//! owner whose drop removes it. What never happens here: a listener, an address or a route outside those namespaces.
 
 pub mod bench;
+pub mod clock;
+pub mod daemon;
+pub mod interrupt;
+pub mod lab;
+pub mod link;
+pub mod netns;
+pub mod packages;
+pub mod question;
+pub mod report;
+pub mod scenario;
+pub mod servers;
+pub mod service;
+pub mod visit;

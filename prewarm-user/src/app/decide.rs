@@ -175,6 +175,11 @@ impl Decider {
         self.predictor.predict(now, ClientKey::from(client), out);
     }
 
+    /// Takes other settings of the policy from now on; what was learnt stays.
+    pub fn set_policy(&mut self, now: Timestamp, settings: &PolicySettings, own: &[IpNet]) {
+        self.policy.set(now, settings, own);
+    }
+
     /// What was seen.
     #[must_use]
     pub const fn history(&self) -> &History {

@@ -107,6 +107,17 @@ impl Policy {
         }
     }
 
+    /// Takes other settings from now on. What waits and what is under way stays, and so do the measured round trips and
+    /// the breakers.
+    pub fn set(&mut self, now: Timestamp, settings: &PolicySettings, own: &[IpNet]) {
+        let fresh = Self::new(settings, own, now);
+        self.guard = fresh.guard;
+        self.limits = fresh.limits;
+        self.warm_texts = fresh.warm_texts;
+        self.rates = fresh.rates;
+        self.settings = fresh.settings;
+    }
+
     /// The guard rails, for whoever connects.
     #[must_use]
     pub const fn guard(&self) -> &Guard {

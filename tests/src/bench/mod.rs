@@ -1,32 +1,12 @@
 //! The benches: each gives rows, with its baselines as further subjects of the same case and metric.
 
-use serde::Serialize;
-
 pub mod pipeline;
 pub mod predict;
+mod table;
 
-/// One figure.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Row {
-    /// What was done.
-    pub case: String,
-    /// By whom: `prewarm`, or the name of a baseline.
-    pub subject: String,
-    /// What was measured.
-    pub metric: String,
-    /// The figure.
-    pub value: f64,
-    /// Its unit.
-    pub unit: String,
-}
+pub use table::render;
 
-impl Row {
-    /// A row.
-    #[must_use]
-    pub fn new(case: &str, subject: &str, metric: &str, value: f64, unit: &str) -> Self {
-        Self { case: case.into(), subject: subject.into(), metric: metric.into(), value, unit: unit.into() }
-    }
-}
+pub use crate::report::Row;
 
 /// Nanoseconds of processor time of this thread: what a core of one's own would take, whatever else runs.
 fn nanos() -> u64 {

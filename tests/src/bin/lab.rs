@@ -1,0 +1,134 @@
+//! `cargo xtask lab`: plays the lab and prints what it showed.
+//!
+//! A table (or with `--json` one object) goes to standard output, progress and verdicts to standard error. Exit codes:
+//! 0 every promise was kept, 1 one was broken, 2 error or usage, 77 without root, 130 interrupted.
+
+use std::io::{self, Write as _, stdout};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use clap::{Parser, ValueEnum};
+use prewarm_tests::interrupt::{self, Interrupted};
+use prewarm_tests::lab::{self, Family, Options, Progress};
+use prewarm_tests::report::Report;
+use prewarm_tests::scenario::Place;
+use prewarm_tests::{daemon, packages};
+
+/// A self-contained proof: namespaces, a delayed link, real servers, the daemon; cold against warm, side by side.
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask lab")]
+struct Arguments {
+    /// Round trip of the link between gateway and internet, in milliseconds
+    #[arg(long, value_name = "MS", default_value_t = 40, value_parser = clap::value_parser!(u64).range(2..=1000))]
+    rtt: u64,
+    /// How leases reach the program
+    #[arg(long, value_enum, default_value_t = Path::Exec)]
+    path: Path,
+    /// Where prewarm runs; all that exist when not given
+    #[arg(long, value_enum)]
+    scenario: Option<Where>,
+    /// Everything over IPv6
+    #[arg(long)]
+    ipv6: bool,
+    /// Measured visits of four requests in each half, instead of some twenty (250 make 1,000 requests)
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    visits: Option<u64>,
+    /// Detach prewarm from what arrives; the scenario gateway then has to fail
+    #[arg(long)]
+    no_ingress: bool,
+    /// One JSON object on standard output
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Path {
+    Exec,
+    Redirect,
+    Socks,
+    Connect,
+    Tproxy,
+    Fd,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Where {
+    Host,
+    Gateway,
+    Edge,
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let progress = Progress::new();
+    match run(&arguments, progress) {
+        Ok(code) => code,
+        Err(error) if error.is::<Interrupted>() => {
+            progress.say("interrupted; everything is removed");
+            ExitCode::from(130)
+        }
+        Err(error) => {
+            progress.say(&format!("error: {error:#}"));
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn run(arguments: &Arguments, progress: Progress) -> Result<ExitCode> {
+    let places = match arguments.scenario {
+        _ if arguments.path != Path::Exec => {
+            progress.say("error: this lab knows one path so far\nhint: --path exec");
+            return Ok(ExitCode::from(2));
+        }
+        Some(Where::Edge) => {
+            progress.say("error: there is no edge scenario yet\nhint: --scenario host or --scenario gateway");
+            return Ok(ExitCode::from(2));
+        }
+        Some(Where::Host) => vec![Place::Host],
+        Some(Where::Gateway) => vec![Place::Gateway],
+        None => vec![Place::Host, Place::Gateway],
+    };
+    if !nix::unistd::geteuid().is_root() {
+        progress.say("error: network namespaces need root\nhint: sudo, or run it as root in a container");
+        return Ok(ExitCode::from(77));
+    }
+    let missing = packages::missing();
+    if !missing.is_empty() {
+        progress.say(&format!("error: programs are missing\nhint: apt-get install {}", missing.join(" ")));
+        return Ok(ExitCode::from(2));
+    }
+    interrupt::watch()?;
+    let options = Options {
+        round_trip: Duration::from_millis(arguments.rtt),
+        visits: arguments.visits.map(usize::try_from).transpose()?,
+        family: if arguments.ipv6 { Family::V6 } else { Family::V4 },
+        ingress: !arguments.no_ingress,
+        binary: daemon::binary(),
+    };
+    let mut report = Report::new("lab");
+    for place in places {
+        let rows = lab::play(place, &options, progress);
+        // Ctrl-C in a terminal also ends the program that a step was waiting for; that step's error is no news.
+        interrupt::check()?;
+        report.results.extend(rows?);
+    }
+    let text = if arguments.json { serde_json::to_string(&report)? } else { lab::render(&report) };
+    print(&text)?;
+    if options.binary.is_none() {
+        return Ok(ExitCode::SUCCESS);
+    }
+    let verdicts = lab::judge(&report);
+    for verdict in &verdicts {
+        progress.say(&verdict.to_string());
+    }
+    Ok(if verdicts.iter().all(|verdict| verdict.kept) { ExitCode::SUCCESS } else { ExitCode::from(1) })
+}
+
+/// A reader that has seen enough is no error.
+fn print(text: &str) -> Result<()> {
+    match writeln!(stdout(), "{text}") {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        other => other.context("write to standard output"),
+    }
+}

@@ -1,0 +1,204 @@
+//! The lab: a self-contained proof of what prewarm saves, cold against warm, over a long link.
+//!
+//! In: scenarios, a round-trip time, the binary under test; out: the rows of a report. Per scenario: a world is built,
+//! visits are played cold, the daemon starts and learns from further visits, then the same kind of visits is measured
+//! through prewarm. Without a binary only the cold half is played.
+
+mod figures;
+mod play;
+mod progress;
+mod table;
+mod targets;
+mod world;
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+
+use crate::daemon::{Daemon, DaemonOptions};
+use crate::report::Row;
+use crate::scenario::{Place, Scenario, Scheme};
+use crate::servers::ForwardProxy;
+use crate::visit::{Visitor, Way};
+
+use figures::Half;
+use play::{Player, Sample};
+use world::World;
+
+pub use figures::{COLD, PREWARM};
+pub use progress::Progress;
+pub use table::render;
+pub use targets::{Verdict, judge};
+pub use world::Family;
+
+/// The order of visits is the same in every run.
+const SEED: u64 = 40;
+
+/// How the lab is played.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Of the link.
+    pub round_trip: Duration,
+    /// Measured visits, instead of the scenario's own number.
+    pub visits: Option<usize>,
+    /// The address family of everything.
+    pub family: Family,
+    /// Whether prewarm sees what arrives; without it the scenario `gateway` has to fail.
+    pub ingress: bool,
+    /// The binary under test.
+    pub binary: Option<PathBuf>,
+}
+
+/// Plays one scenario and gives its rows.
+///
+/// # Errors
+/// When the world can't be built, the daemon doesn't start or ends, or the user interrupts.
+pub fn play(place: Place, options: &Options, progress: Progress) -> Result<Vec<Row>> {
+    let scenario = Scenario::of(place)?;
+    let label = case_label(place, options);
+    progress.say(&format!("{label}: building the world"));
+    let world = World::build(&scenario, options.round_trip, options.family)?;
+    let round_trip = world.measure_round_trip()?;
+    progress.say(&format!("{label}: measured round trip {:.2} ms", round_trip.as_secs_f64() * 1e3));
+    if !world.is_punctual() {
+        progress.say(&format!("{label}: no real-time class for the link here, expect more spread"));
+    }
+    let mut lab = Lab { scenario: &scenario, world: &world, options, progress, label: &label };
+    let mut player = Player::new(&scenario, SEED);
+    let cold = lab.cold(&mut player)?;
+    let warm = match &options.binary {
+        Some(_) => Some(lab.warm(&mut player, round_trip)?),
+        None => {
+            progress.say(&format!("{label}: {} is not set, so only cold", crate::daemon::BINARY_VARIABLE));
+            None
+        }
+    };
+    let mut rows = Vec::new();
+    for scheme in Scheme::ALL {
+        rows.extend(figures::rows(&format!("{label}/{}", scheme.label()), scheme, round_trip, &cold, warm.as_ref()));
+    }
+    Ok(rows)
+}
+
+/// `exec/40`: the way out (or the gateway), the family, the round trip in milliseconds.
+fn case_label(place: Place, options: &Options) -> String {
+    let way = match place {
+        Place::Host => "exec",
+        Place::Gateway => "gateway",
+    };
+    let family = if options.family == Family::V6 { "6" } else { "" };
+    format!("{way}{family}/{}", options.round_trip.as_millis())
+}
+
+struct Lab<'a> {
+    scenario: &'a Scenario,
+    world: &'a World,
+    options: &'a Options,
+    progress: Progress,
+    label: &'a str,
+}
+
+impl Lab<'_> {
+    fn cold(&mut self, player: &mut Player<'_>) -> Result<Half> {
+        self.world.resolver.flush()?;
+        let (_proxy, visitor) = self.visitor(Vec::new())?;
+        let visits = self.options.visits.unwrap_or(self.scenario.cold_visits);
+        self.phase("cold", player, &visitor, visits)
+    }
+
+    fn warm(&mut self, player: &mut Player<'_>, round_trip: Duration) -> Result<Half> {
+        let binary = self.options.binary.as_deref().context("no binary under test")?;
+        let (namespace, interface) = match self.scenario.place {
+            Place::Host => (&self.world.client, world::CLIENT_INTERFACE),
+            Place::Gateway => (&self.world.gateway, world::GATEWAY_INTERFACE),
+        };
+        let options = DaemonOptions {
+            interfaces: vec![interface.to_owned()],
+            configuration: self.configuration(),
+            ingress: self.options.ingress,
+        };
+        let mut daemon = Daemon::start(namespace, binary, &options, self.world.directory())?;
+        let (proxy, visitor) = self.visitor(daemon.wrapper())?;
+        self.phase("learning", player, &visitor, self.scenario.learn_visits)?;
+
+        let before = daemon.stats()?;
+        let names_before = self.world.resolver.counts()?;
+        let visits = self.options.visits.unwrap_or(self.scenario.measured_visits);
+        let unused_before = self.unused()?;
+        let mut half = self.phase("prewarm", player, &visitor, visits)?;
+        let after = daemon.stats()?;
+        let names_after = self.world.resolver.counts()?;
+        let prefetches = self.world.web.prefetches()?;
+        // Leases that still wait are closed when their owner ends, and then the origin has seen all of them.
+        drop(proxy);
+        drop(daemon);
+        let unused_after = self.unused()?;
+        half.unused = std::array::from_fn(|scheme| unused_after[scheme] - unused_before[scheme]);
+
+        let leased = figures::leased(&half, round_trip);
+        let taken = after.leases.taken - before.leases.taken;
+        self.progress.say(&format!(
+            "{}: {leased} connections without a handshake, {taken} leases taken by prewarm's count{}",
+            self.label,
+            if leased == taken { "" } else { " (they differ)" }
+        ));
+        self.progress.say(&format!(
+            "{}: resolver: {} questions from its cache, {} over the link; {prefetches} prefetch requests at the origin",
+            self.label,
+            names_after.hits - names_before.hits,
+            names_after.misses - names_before.misses,
+        ));
+        Ok(half)
+    }
+
+    /// The visitor of the scenario. `wrapper` is what takes leases: before curl, or before the gateway's proxy, which
+    /// lives as long as the first value.
+    fn visitor(&self, wrapper: Vec<std::ffi::OsString>) -> Result<(Option<ForwardProxy>, Visitor<'_>)> {
+        let (proxy, way) = match self.scenario.place {
+            Place::Host => (None, Way::Direct(wrapper)),
+            Place::Gateway => {
+                let (gateway, address) = (&self.world.gateway, self.world.gateway_address());
+                let proxy = ForwardProxy::start(gateway, address, &wrapper, self.world.directory())?;
+                let address = proxy.address();
+                (Some(proxy), Way::Proxy(address))
+            }
+        };
+        let authority = self.world.certificates.authority.clone();
+        Ok((proxy, Visitor { namespace: &self.world.client, authority, way }))
+    }
+
+    fn phase(&self, phase: &str, player: &mut Player<'_>, visitor: &Visitor<'_>, visits: usize) -> Result<Half> {
+        let title = format!("{}: {phase}", self.label);
+        self.progress.say(&format!("{title}, {visits} visits"));
+        let samples = player.play(visitor, visits, |visit| self.progress.count(&title, visit, visits))?;
+        self.progress.done();
+        for Sample { name, fetch, .. } in &samples {
+            if let Err(error) = fetch {
+                self.progress.say(&format!("{title}: {name}: {error}"));
+            }
+        }
+        Ok(Half { samples, unused: [0, 0] })
+    }
+
+    fn unused(&self) -> Result<[u64; 2]> {
+        let [http, tls] = Scheme::ALL.map(|scheme| self.world.web.unused_connections(scheme.port()));
+        Ok([http?, tls?])
+    }
+
+    /// The daemon's configuration: the sites' networks allowed, the resolver to warm, the far cache to fill.
+    fn configuration(&self) -> String {
+        let [v4, v6] = world::SITE_NETWORKS;
+        let mut text = format!(
+            "[policy]\nallow_networks = [\"{v4}\", \"{v6}\"]\n\n[resolve]\nservers = [\"{}\"]\n\n\
+             [tls]\nca_file = \"{}\"\n",
+            std::net::SocketAddr::new(self.world.gateway_address(), 53),
+            self.world.certificates.authority.display(),
+        );
+        for (scheme, follower) in self.scenario.far_cached() {
+            let url = format!("{}://{}{}", scheme.url(), follower.name, follower.path);
+            text.push_str(&format!("\n[[warm]]\nurl = \"{url}\"\nmethod = \"GET\"\n"));
+        }
+        text
+    }
+}

@@ -1,0 +1,116 @@
+//! Playing visits: which page is next, and what its fetches took.
+//!
+//! Pages come in no order that could be learnt: each time one is drawn from those whose names have certainly expired
+//! everywhere, so cold is honest and a page never announces the next page.
+
+use std::collections::HashMap;
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Context, Result, anyhow};
+
+use crate::scenario::{Page, Scenario, Scheme};
+use crate::visit::{Fetch, Visitor};
+use crate::{clock, interrupt};
+
+/// One fetch of a visit.
+#[derive(Clone, Debug)]
+pub(super) struct Sample {
+    /// Of the page.
+    pub scheme: Scheme,
+    /// Or the page itself.
+    pub follower: bool,
+    /// What was fetched.
+    pub name: String,
+    /// What it took, or how it failed.
+    pub fetch: Result<Fetch, String>,
+}
+
+/// The order of play, which goes on from phase to phase.
+#[derive(Debug)]
+pub(super) struct Player<'a> {
+    scenario: &'a Scenario,
+    chance: Chance,
+    /// When the names of a page were last in use.
+    last_used: HashMap<usize, Duration>,
+}
+
+impl<'a> Player<'a> {
+    /// A player whose order depends on the seed alone, as far as expiry allows.
+    pub(super) fn new(scenario: &'a Scenario, seed: u64) -> Self {
+        Self { scenario, chance: Chance(seed), last_used: HashMap::new() }
+    }
+
+    /// Plays this many visits, one after the other. `before` hears of each.
+    ///
+    /// # Errors
+    /// When the user interrupts. A fetch that fails is a sample.
+    pub(super) fn play(
+        &mut self,
+        visitor: &Visitor<'_>,
+        visits: usize,
+        mut before: impl FnMut(usize),
+    ) -> Result<Vec<Sample>> {
+        let mut samples = Vec::new();
+        for visit in 0..visits {
+            before(visit);
+            let page = self.next_page()?;
+            samples.extend(self.visit(visitor, &self.scenario.pages[page])?);
+            self.last_used.insert(page, clock::now());
+            interrupt::check()?;
+        }
+        Ok(samples)
+    }
+
+    fn visit(&self, visitor: &Visitor<'_>, page: &Page) -> Result<Vec<Sample>> {
+        let fetch = |follower: bool, name: &str, path: &str| Sample {
+            scheme: page.scheme,
+            follower,
+            name: name.to_owned(),
+            fetch: visitor.fetch(page.scheme, name, path).map_err(|error| format!("{error:#}")),
+        };
+        let mut samples = vec![fetch(false, &page.name, "/")];
+        let [shortest, longest] = self.scenario.gap_milliseconds;
+        clock::pause(Duration::from_millis(shortest + self.chance.peek() % (longest - shortest + 1)));
+        thread::scope(|scope| {
+            let running: Vec<_> =
+                page.followers.iter().map(|next| scope.spawn(|| fetch(true, &next.name, &next.path))).collect();
+            for fetched in running {
+                samples.push(fetched.join().map_err(|_| anyhow!("a visitor panicked"))?);
+            }
+            Ok(samples)
+        })
+    }
+
+    /// Draws among the pages whose names have expired, waiting for the first to do so if none has.
+    fn next_page(&mut self) -> Result<usize> {
+        let free_at = |page: usize| {
+            self.last_used.get(&page).map_or(Duration::ZERO, |used| *used + self.scenario.expired_after())
+        };
+        let pages = 0..self.scenario.pages.len();
+        let first_free = pages.clone().map(free_at).min().context("no pages")?;
+        clock::sleep_until(first_free);
+        let now = clock::now();
+        let free: Vec<_> = pages.filter(|page| free_at(*page) <= now).collect();
+        let drawn = self.chance.next() as usize % free.len();
+        Ok(free[drawn])
+    }
+}
+
+/// SplitMix64: an order that is the same in every run of a seed.
+#[derive(Debug)]
+struct Chance(u64);
+
+impl Chance {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        self.peek()
+    }
+
+    fn peek(&self) -> u64 {
+        let mut mixed = self.0;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ (mixed >> 31)
+    }
+}
