@@ -99,6 +99,8 @@ fn addresses_follow_the_answers() {
     history.observe(&answer(4, 1, 1, 0, 60, &[new]), &mut changes);
     assert_eq!(history.get(ResourceId(1)).unwrap().addresses, [six, new]);
     assert_eq!(history.observe(&connect(5, 1, old, 443), &mut changes), Access::Nameless);
+    history.observe(&answer(6, 1, 1, 2, 60, &[]), &mut changes);
+    assert!(history.get(ResourceId(1)).unwrap().is_reachable(), "one type failed, the address stands");
     history.observe(&answer(6, 1, 1, 3, 60, &[]), &mut changes);
     assert!(history.get(ResourceId(1)).unwrap().is_nxdomain());
     assert_eq!(history.observe(&connect(7, 1, new, 443), &mut changes), Access::Nameless);
