@@ -1,7 +1,7 @@
 //! What followed what: for each context, how often it occurred, and which resources followed after how long.
 //!
 //! Comes in: contexts as 64-bit keys, and what followed them. Goes out: a context's arcs. Never here: more than the
-//! nodes set aside, 376 bytes each with 30 arcs of 12 bytes. A full set of nodes gives up the one worth least; a full
+//! nodes set aside, 384 bytes each with 28 arcs of 13 bytes. A full set of nodes gives up the one worth least; a full
 //! node gives up its weakest arc (space saving: Metwally, Agrawal, El Abbadi 2005).
 
 use super::{
@@ -10,7 +10,7 @@ use super::{
 };
 
 /// Arcs of one node.
-pub(super) const ARCS: usize = 30;
+pub(super) const ARCS: usize = 28;
 const WAYS: usize = 4;
 /// A node's place and the generation of that place.
 pub(super) type Handle = u32;
@@ -20,6 +20,16 @@ pub(super) const NOWHERE: Handle = u32::MAX;
 const PLACE_BITS: u32 = 24;
 /// All counts of a node are halved when it occurred this often: that is how old habits fade.
 const HALVE_AT: u8 = 250;
+
+/// One resource that followed.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Arc<'a> {
+    pub(super) to: Ref,
+    /// How often, by lag.
+    pub(super) lags: &'a Lags,
+    /// How many occurrences before the last completed one it followed last.
+    pub(super) ago: u8,
+}
 
 /// A context.
 #[derive(Clone, Copy, Debug)]
@@ -34,20 +44,28 @@ pub(super) struct Node {
     /// Arcs in use.
     used: u8,
     reserved: u8,
-    /// What followed; apart from the counts, so that looking for one reads 120 bytes.
+    /// What followed; apart from the counts, so that looking for one reads 112 bytes.
     to: [Ref; ARCS],
     lags: [Lags; ARCS],
+    /// The node's count when it followed last: how many occurrences ago that was.
+    last: [u8; ARCS],
+    spare: [u8; 4],
 }
 
 /// Bytes of a node.
 pub(super) const BYTES_EACH: usize = size_of::<Node>();
 
-const _: () = assert!(BYTES_EACH == 376, "the documented bytes per node");
+const _: () = assert!(BYTES_EACH == 384, "the documented bytes per node");
 
 impl Node {
     /// What followed, and when.
-    pub(super) fn arcs(&self) -> impl Iterator<Item = (Ref, &Lags)> {
-        self.to[..usize::from(self.used)].iter().copied().zip(&self.lags)
+    pub(super) fn arcs(&self) -> impl Iterator<Item = Arc<'_>> {
+        (0..usize::from(self.used)).map(|arc| Arc {
+            to: self.to[arc],
+            lags: &self.lags[arc],
+            // The occurrence that goes on now has had no chance yet.
+            ago: self.count.saturating_sub(1).saturating_sub(self.last[arc]),
+        })
     }
 
     /// The context occurred once more.
@@ -58,6 +76,9 @@ impl Node {
                 for count in lags {
                     *count /= 2;
                 }
+            }
+            for last in &mut self.last {
+                *last /= 2;
             }
         }
         self.count += 1;
@@ -91,6 +112,7 @@ impl Node {
             (self.to[weakest], self.lags[weakest]) = (to, [0; BINS]);
             weakest
         };
+        self.last[arc] = self.count;
         let count = &mut self.lags[arc][bin];
         *count = count.saturating_add(1);
     }
@@ -120,6 +142,8 @@ impl Arcs {
             reserved: 0,
             to: [0; ARCS],
             lags: [[0; BINS]; ARCS],
+            last: [0; ARCS],
+            spare: [0; 4],
         };
         Self { nodes: vec![empty; count] }
     }
@@ -203,7 +227,7 @@ mod tests {
                 arcs.followed(handle, to, bin);
                 let node = arcs.get(handle).unwrap();
                 prop_assert!(node.count >= 1 && node.arcs().count() <= ARCS);
-                prop_assert!(node.arcs().any(|arc| arc.0 == to) || node.arcs().count() == ARCS);
+                prop_assert!(node.arcs().any(|arc| arc.to == to) || node.arcs().count() == ARCS);
             }
             prop_assert_eq!(arcs.bytes(), bytes);
         }
@@ -220,7 +244,7 @@ mod tests {
             }
         }
         let node = arcs.get(handle).unwrap();
-        let share = node.arcs().map(|arc| total(arc.1)).sum::<u32>() as f32 / f32::from(node.count);
+        let share = node.arcs().map(|arc| total(arc.lags)).sum::<u32>() as f32 / f32::from(node.count);
         assert!((0.45..0.55).contains(&share), "{share}");
     }
 }

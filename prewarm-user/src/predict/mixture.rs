@@ -40,7 +40,9 @@ const MEMORY: f32 = 250.0;
 /// How much of the last correction is taken over.
 const CORRECTION: f32 = 0.3;
 /// No opinion.
-const SILENT: u8 = u8::MAX;
+const SILENT: u16 = u16::MAX;
+/// No candidate.
+const NOBODY: u8 = u8::MAX;
 
 /// How far each expert is trusted, beside how much it has seen.
 const TRUST: [f32; EXPERTS] = [1.0, 0.6, 1.0, 0.7, 0.5, 0.3, 0.4, 0.0, 0.2];
@@ -52,7 +54,7 @@ struct Candidate {
     /// The best share so far, to choose among an expert's contexts.
     share: [f32; EXPERTS],
     seen: [f32; EXPERTS],
-    state: [u8; EXPERTS],
+    state: [u16; EXPERTS],
     /// The arc that tells the time to use.
     lags: Lags,
     elapsed: f32,
@@ -64,7 +66,7 @@ struct Candidate {
 /// What is kept of a candidate until its truth is known.
 #[derive(Clone, Copy, Debug)]
 struct Said {
-    state: [u8; EXPERTS],
+    state: [u16; EXPERTS],
     cold: bool,
     logit: f32,
 }
@@ -113,7 +115,7 @@ impl Mixture {
             correction: [correction; 2],
             candidates: Vec::with_capacity(CANDIDATES),
             past: [0.0; CONTEXTS],
-            finder: Box::new([SILENT; FINDER]),
+            finder: Box::new([NOBODY; FINDER]),
             now: 0.0,
         }
     }
@@ -143,7 +145,7 @@ impl Mixture {
 
     /// Gathers what every context of the client's burst says.
     fn gather(&mut self, client: ClientKey) {
-        self.finder.fill(SILENT);
+        self.finder.fill(NOBODY);
         self.candidates.clear();
         self.past = [0.0; CONTEXTS];
         let Some(burst) = self.recent.get(client) else { return };
@@ -167,23 +169,23 @@ impl Mixture {
                 if place == 0 {
                     self.past[context] = past;
                 }
-                for (to, lags) in node.arcs() {
+                for arc in node.arcs() {
                     // What has come since then is no longer due, and this very time is in the counts already.
-                    if came.iter().any(|step| step.resource == to) {
+                    if came.iter().any(|step| step.resource == arc.to) {
                         continue;
                     }
-                    let before = lags::mass(lags, &until);
-                    let hits = lags::mass(lags, &ahead);
+                    let before = lags::mass(arc.lags, &until);
+                    let hits = lags::mass(arc.lags, &ahead);
                     let trials = (past - before).max(hits).max(1.0);
-                    let Some(candidate) = find(&mut self.candidates, &mut self.finder, to) else { continue };
+                    let Some(candidate) = find(&mut self.candidates, &mut self.finder, arc.to) else { continue };
                     let share = hits / (trials + 1.5);
                     if candidate.state[expert] == SILENT || share > candidate.share[expert] {
                         candidate.share[expert] = share;
                         candidate.seen[expert] = trials;
-                        candidate.state[expert] = rates::state(hits, trials);
+                        candidate.state[expert] = rates::state(hits, trials, arc.ago);
                         let evidence = share * TRUST[expert];
                         if evidence >= candidate.evidence {
-                            (candidate.evidence, candidate.lags, candidate.elapsed) = (evidence, *lags, elapsed);
+                            (candidate.evidence, candidate.lags, candidate.elapsed) = (evidence, *arc.lags, elapsed);
                         }
                     }
                 }
@@ -204,13 +206,13 @@ impl Mixture {
                 let age = (now - resource.last) as f32;
                 let phase = (rates::fast_log2(age / resource.interval) * 2.0 + 8.0).clamp(0.0, 15.0) as u8;
                 let pace = (rates::fast_log2(resource.interval) / 2.0).clamp(0.0, 7.0) as u8;
-                candidate.state[RHYTHM] = pace * 16 + phase;
+                candidate.state[RHYTHM] = u16::from(pace * 16 + phase);
                 candidate.seen[RHYTHM] = f32::from(resource.count);
             }
             for (context, &trials) in past.iter().enumerate() {
                 // A context that knows others only has a say as well: never, so far.
                 if trials >= 1.0 && candidate.state[context] == SILENT {
-                    candidate.state[context] = rates::state(0.0, trials);
+                    candidate.state[context] = rates::state(0.0, trials, u8::MAX);
                     candidate.seen[context] = trials;
                 }
             }
@@ -252,7 +254,7 @@ fn find<'a>(candidates: &'a mut Vec<Candidate>, finder: &mut [u8; FINDER], resou
     let mut slot = (resource.wrapping_mul(0x9e37_79b9) >> 24) as usize % FINDER;
     loop {
         match finder[slot] {
-            SILENT => break,
+            NOBODY => break,
             at if candidates[usize::from(at)].resource == resource => return candidates.get_mut(usize::from(at)),
             _ => slot = (slot + 1) % FINDER,
         }
@@ -382,4 +384,4 @@ impl Predictor for Mixture {
     }
 }
 
-const _: () = assert!(BURST >= ASKED && CANDIDATES < SILENT as usize);
+const _: () = assert!(BURST >= ASKED && CANDIDATES < NOBODY as usize);
