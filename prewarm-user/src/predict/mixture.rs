@@ -71,6 +71,9 @@ struct Said {
     logit: f32,
 }
 
+/// Bytes that do not depend on the memory set: learnt rates and the workspace of one prediction.
+const FIXED: usize = 2 * size_of::<[Rates; EXPERTS]>() + CANDIDATES * size_of::<Candidate>() + FINDER;
+
 /// The model.
 #[derive(Debug)]
 pub struct Mixture {
@@ -98,7 +101,8 @@ impl Mixture {
     /// An empty model, with all its memory set aside.
     #[must_use]
     pub fn new(settings: &PredictSettings) -> Self {
-        let bytes = settings.memory_mib as usize * 1024 * 1024;
+        // The learnt rates and the workspace have a fixed size; the tables share the rest.
+        let bytes = (settings.memory_mib as usize * 1024 * 1024).saturating_sub(FIXED);
         let share = |percent: usize, each: usize| bytes / 100 * percent / each;
         let table = |rates: Rates| -> Box<[Rates; EXPERTS]> { Box::new(std::array::from_fn(|_| rates.clone())) };
         let correction = std::array::from_fn(|bucket| Rate::new(rates::squash((bucket as f32 - 16.0) / 2.0), 20.0));
@@ -378,9 +382,7 @@ impl Predictor for Mixture {
             + self.resources.bytes()
             + self.recent.bytes()
             + self.trials.bytes()
-            + 2 * size_of::<[Rates; EXPERTS]>()
-            + self.candidates.capacity() * size_of::<Candidate>()
-            + FINDER
+            + FIXED
     }
 }
 
