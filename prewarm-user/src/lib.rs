@@ -5,4 +5,7 @@
 //! Parts stand in layers; a part imports only what stands above it here (`tests/tests/layers.rs` keeps that). The
 //! table and the reasons are in `docs/ARCHITECTURE.md`.
 
+pub mod cli;
+pub mod kernel;
 pub mod model;
+pub mod observe;

@@ -1,0 +1,35 @@
+//! The kernel programs from user space: load, attach, read the ring, write the known names, count, test-run.
+//!
+//! Comes in: a [`Settings`], names of interfaces, IDs that are known now. Goes out: [`Observation`]s through an
+//! [`EventSource`], [`Counts`], [`Attachment`]s. Never here: what an observation means, and any other namespace than
+//! the current one.
+//!
+//! [`Observation`]: crate::model::Observation
+
+mod attach;
+mod counts;
+mod error;
+mod key;
+mod known;
+mod link;
+mod log;
+mod netlink;
+mod object;
+mod programs;
+mod record;
+mod ring;
+mod source;
+mod trial;
+
+pub use attach::{Attachment, EgressHook, XdpMode};
+pub use counts::{Counters, Counts};
+pub use error::KernelError;
+pub use key::Key;
+pub use known::Known;
+pub use log::LogPump;
+pub use object::object;
+pub use programs::{Programs, Settings};
+pub use record::{Body, Record};
+pub use ring::{Ring, RingSource};
+pub use source::{EventSource, Scripted};
+pub use trial::{MAX_FRAME, MIN_FRAME, Trial};
