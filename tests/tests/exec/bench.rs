@@ -14,7 +14,7 @@ use std::{
 };
 
 use prewarm_user::{
-    config::lease::LeaseSettings,
+    config::LeaseSettings,
     handover::serve::serve_take,
     lease::{LeaseCounters, LeaseOrder, LeaseState, Pool, Reason, TcpDialer},
     model::{IntentId, Outcome, ResourceId, Timestamp},
