@@ -101,8 +101,8 @@ async fn daemon(arguments: RunArguments, config: Config) -> anyhow::Result<()> {
     let (stop, stopped) = watch::channel(false);
 
     let dialer = Arc::new(TcpDialer { keepalive: config.lease.idle_seconds > 30.0 });
-    let warming = Warming::new(&config, Arc::clone(&dialer) as _, Arc::clone(&dial_guard), clock)
-        .context("requests.ca_file")?;
+    let warming =
+        Warming::new(&config, Arc::clone(&dialer) as _, Arc::clone(&dial_guard), clock).context("requests.ca_file")?;
     let warming = Arc::new(warming);
     let pool = Pool::start(&config.lease, dialer, dial_guard, outcomes.clone(), clock.now())
         .context("could not start the pool of leases")?;
@@ -153,15 +153,7 @@ async fn daemon(arguments: RunArguments, config: Config) -> anyhow::Result<()> {
         saved,
         stop: stopped.clone(),
     };
-    let actor = Actor {
-        lookups,
-        pool: pool.clone(),
-        warming,
-        outcomes,
-        observations,
-        clock,
-        ring_to_dial,
-    };
+    let actor = Actor { lookups, pool: pool.clone(), warming, outcomes, observations, clock, ring_to_dial };
     let mut core = tokio::spawn(core.run());
     let actor = tokio::spawn(actor.run(intents_in, stopped));
     let control = tokio::spawn(control::serve(listener, pool.clone(), Arc::clone(&handle)));
