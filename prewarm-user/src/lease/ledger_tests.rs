@@ -215,3 +215,29 @@ fn a_guard_refuses_and_a_reset_pauses() {
     assert_eq!(ledger.died(id, Death::Reset, at(3)), Some(2));
     assert_eq!(ledger.order(order("a.example", 3, at(9000)), at(4)), None, "it does not want idle connections");
 }
+
+#[test]
+fn marks_say_where_leases_lead_and_nothing_else() {
+    let mut ledger = ledger(|_| {});
+    let mut count = 0;
+    let mut there = |ledger: &mut Ledger<u32>| {
+        for (destination, more) in std::mem::take(&mut ledger.marks) {
+            assert_eq!(destination, here());
+            count += if more { 1 } else { -1 };
+        }
+        count
+    };
+    let first = ledger.order(order("a.example", 1, at(9000)), at(0)).unwrap();
+    let second = ledger.order(order("a.example", 2, at(9000)), at(0)).unwrap();
+    assert_eq!(there(&mut ledger), 2, "dials count");
+    ledger.dialled(first.id, here(), 7, RTT, 1, at(1));
+    assert_eq!(there(&mut ledger), 2);
+    ledger.failed(second.id, Failure::Unreachable, at(1));
+    assert_eq!(there(&mut ledger), 1);
+    let given = ledger.take(here(), None, at(2), |_, _| Ok(())).unwrap();
+    assert_eq!(there(&mut ledger), 0);
+    ledger.settle(given.id, Fate::Unfit(1), at(3));
+    assert_eq!(there(&mut ledger), 1);
+    ledger.drain(at(4));
+    assert_eq!(there(&mut ledger), 0);
+}

@@ -23,6 +23,7 @@ use tokio::{
 use super::{
     counters::{LeaseCounters, LeaseView},
     dial::{DialError, Dialer, Guard, Pacing, race},
+    hints::Hints,
     ledger::{Failure, Fate, LeaseId, LeaseOrder, Ledger, Start},
     probe::prove,
     sockopt,
@@ -70,6 +71,7 @@ pub struct Pool(Arc<Inner>);
 
 struct Inner {
     ledger: Mutex<Ledger<OwnedFd>>,
+    hints: Hints,
     watch: AsyncFd<Watch>,
     dials: Mutex<JoinSet<()>>,
     wake: Notify,
@@ -106,6 +108,7 @@ impl Pool {
         let watch = unsafe { AsyncFd::register_with_interest(watch, Interest::READABLE) }?;
         let pool = Self(Arc::new(Inner {
             ledger: Mutex::new(Ledger::new(settings)),
+            hints: Hints::new()?,
             watch,
             dials: Mutex::default(),
             wake: Notify::new(),
@@ -182,6 +185,12 @@ impl Pool {
     pub fn leases(&self) -> Vec<LeaseView> {
         let now = self.now();
         self.ledger().view(now)
+    }
+
+    /// The page that says where there may be leases, for those who would have to ask.
+    #[must_use]
+    pub fn hints(&self) -> &Hints {
+        &self.0.hints
     }
 
     /// Stops: dials are given up, waiting connections closed, and every intent gets its outcome.
@@ -286,6 +295,9 @@ impl Pool {
         let now = self.now();
         let mut ledger = self.ledger();
         let result = change(&mut ledger, now);
+        for (destination, more) in ledger.marks.drain(..) {
+            self.0.hints.change(destination, more);
+        }
         for outcome in std::mem::take(&mut ledger.outcomes) {
             if self.0.outcomes.try_send(outcome).is_err() {
                 ledger.counters.outcomes_dropped += 1;

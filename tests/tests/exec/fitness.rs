@@ -109,7 +109,7 @@ print('fine')";
 #[test]
 fn a_second_connect_says_connected() {
     let (mut daemon, origin) = (Daemon::start(), Origin::start("127.0.0.1"));
-    daemon.lease(&origin, 1);
+    daemon.lease(&origin, 2);
     let code = "
 import errno
 s = socket.socket(FAMILY); s.setblocking(False)

@@ -16,7 +16,7 @@ use nix::{
 
 use super::{
     board::{Board, SLOTS, Slot},
-    carry::carry,
+    carry::Options,
     clock::now,
     fitness,
     listener::Listener,
@@ -26,7 +26,7 @@ use super::{
 use crate::{
     handover::{
         protocol::{Settled, Want},
-        source::{Answer, LeaseSource},
+        source::{Answer, LeaseSource, Prospect},
     },
     lease::sockopt,
     model::Timestamp,
@@ -44,9 +44,9 @@ pub(super) enum End {
 /// A call that waits for the source's answer.
 #[derive(Debug)]
 struct Pending {
-    target: Target,
-    socket: OwnedFd,
     want: Want,
+    /// What a lease has to be like, or why there is no use for one.
+    wishes: Result<Wishes, Tally>,
     deadline: Timestamp,
 }
 
@@ -131,6 +131,12 @@ impl<'a, S: LeaseSource> Supervisor<'a, S> {
     fn consider(&mut self, slot: &Slot) -> Result<Pending, Tally> {
         let thread = slot.thread();
         let destination = read_address(thread, slot.argument(1), slot.argument(2))?;
+        // Most calls end here: no descriptor of the program is touched where there is nothing to hand over.
+        match self.source.prospect(destination, now()) {
+            Prospect::Perhaps => {}
+            Prospect::Nothing => return Err(Tally::NoLease),
+            Prospect::Absent => return Err(Tally::Absent),
+        }
         let target = Target::open(thread).map_err(|_denied| Tally::Access)?;
         let socket = target.socket(descriptor(slot)).map_err(|_denied| Tally::Access)?;
         // Memory and socket were read by number; if the call still waits, it was the right process.
@@ -140,11 +146,12 @@ impl<'a, S: LeaseSource> Supervisor<'a, S> {
         fitness::check(socket.as_fd(), destination)?;
         let want = Want { destination, netns_cookie: sockopt::netns_cookie(socket.as_fd()).ok(), pid: thread };
         let now = now();
-        if self.source.ask(slot.id(), &want, now) {
-            Ok(Pending { target, socket, want, deadline: now + self.patience })
-        } else {
-            Err(Tally::Absent)
+        if !self.source.ask(slot.id(), &want, now) {
+            return Err(Tally::Absent);
         }
+        // While the daemon looks for a lease there is time for what only matters if it finds one.
+        let wishes = survey(&target, descriptor(slot), socket.as_fd());
+        Ok(Pending { want, wishes, deadline: now + self.patience })
     }
 
     fn collect(&mut self, answers: &mut Vec<(u64, Answer)>) {
@@ -154,7 +161,7 @@ impl<'a, S: LeaseSource> Supervisor<'a, S> {
             let Some(pending) = self.pending[index].take() else { continue };
             let slot = &self.board.slots[index];
             match answer {
-                Answer::Lease(lease) => self.hand_over(slot, &pending, &lease),
+                Answer::Lease(lease) => self.hand_over(slot, pending, &lease),
                 Answer::Nothing { late: true } => self.go_on(slot, Tally::Late),
                 Answer::Nothing { late: false } => self.go_on(slot, Tally::NoLease),
                 Answer::Refused => self.go_on(slot, Tally::Refused),
@@ -166,26 +173,34 @@ impl<'a, S: LeaseSource> Supervisor<'a, S> {
     }
 
     /// Puts the lease in the place of the program's socket and makes `connect()` succeed.
-    fn hand_over(&mut self, slot: &Slot, pending: &Pending, lease: &OwnedFd) {
+    fn hand_over(&mut self, slot: &Slot, pending: Pending, lease: &OwnedFd) {
         let (id, fd) = (slot.id(), descriptor(slot));
-        let result = prepare(pending, fd, lease)
-            .and_then(|cloexec| self.listener.replace(id, fd, lease.as_fd(), cloexec).map_err(|_refused| Tally::Gone));
-        match result {
-            Ok(()) => {
-                let answered = self.listener.succeed(id);
-                slot.clear();
-                // A program killed in between took the lease with it.
-                let (tally, settled) =
-                    if answered.is_ok() { (Tally::Replaced, Settled::Used) } else { (Tally::Gone, Settled::Failed) };
-                self.board.count(tally);
-                self.source.settle(id, &pending.want, settled, None);
-            }
+        let wishes = match pending.wishes {
+            Ok(wishes) => wishes,
             Err(reason) => {
                 self.go_on(slot, reason);
                 self.board.count(Tally::GivenBack);
-                self.source.settle(id, &pending.want, Settled::Unfit, Some(lease.as_fd()));
+                return self.source.settle(id, &pending.want, Settled::Unfit, Some(lease.as_fd()));
             }
-        }
+        };
+        let settled = if wishes.options.grant(lease.as_fd()).is_err() {
+            self.go_on(slot, Tally::Option);
+            Settled::Failed
+        } else if self.listener.replace(id, fd, lease.as_fd(), wishes.closes_on_exec).is_err() {
+            self.go_on(slot, Tally::Gone);
+            Settled::Failed
+        } else if self.listener.succeed(id).is_err() {
+            // A program killed in between took the lease with it.
+            slot.clear();
+            self.board.count(Tally::Gone);
+            Settled::Failed
+        } else {
+            slot.clear();
+            self.board.count(Tally::Replaced);
+            Settled::Used
+        };
+        // A lease that took on a program's options is no use to another.
+        self.source.settle(id, &pending.want, settled, None);
     }
 
     fn give_up_overdue(&mut self) {
@@ -221,13 +236,20 @@ struct Ready {
     answers: bool,
 }
 
-/// Makes the lease like the program's socket; says whether its descriptor is closed on exec.
-fn prepare(pending: &Pending, fd: RawFd, lease: &OwnedFd) -> Result<bool, Tally> {
-    fitness::check_closely(pending.socket.as_fd())?;
-    pending.target.knows_once(fd, pending.socket.as_fd())?;
-    let cloexec = pending.target.closes_on_exec(fd).map_err(|_gone| Tally::Access)?;
-    carry(pending.socket.as_fd(), lease.as_fd()).map_err(|_differs| Tally::Option)?;
-    Ok(cloexec)
+/// What a lease must be like to stand for the program's socket.
+#[derive(Debug)]
+struct Wishes {
+    options: Options,
+    closes_on_exec: bool,
+}
+
+/// Looks closely at a socket for which there may be a lease.
+fn survey(target: &Target, fd: RawFd, socket: BorrowedFd<'_>) -> Result<Wishes, Tally> {
+    fitness::check_closely(socket)?;
+    target.knows_once(fd, socket)?;
+    let closes_on_exec = target.closes_on_exec(fd).map_err(|_gone| Tally::Access)?;
+    let options = Options::of(socket).map_err(|_gone| Tally::Access)?;
+    Ok(Wishes { options, closes_on_exec })
 }
 
 /// The descriptor that was passed to `connect()`.
