@@ -421,7 +421,7 @@ impl<C> Ledger<C> {
     }
 
     fn admit(&mut self, order: LeaseOrder, now: Timestamp) -> Option<Start> {
-        let room = self.dials.len() + self.ready.len() < self.limits.total
+        let room = self.dials.len() + self.ready.len() + self.handed.len() < self.limits.total
             && self.open_to(&order.origin) < self.limits.per_origin;
         let destinations: Vec<_> = interleave(&order.addresses)
             .into_iter()
@@ -457,15 +457,18 @@ impl<C> Ledger<C> {
         }
     }
 
+    /// What is on its way to a program counts, because it may come back.
     fn open_to(&self, origin: &Origin) -> usize {
         self.dials.values().filter(|dial| dial.order.origin == *origin).count()
             + self.ready.values().filter(|ready| ready.order.origin == *origin).count()
+            + self.handed.values().filter(|handed| handed.order.origin == *origin).count()
     }
 
     /// A dial counts for the address it tries first.
     fn open_at(&self, address: IpAddr) -> usize {
         self.dials.values().filter(|dial| dial.destinations.first().is_some_and(|first| first.ip() == address)).count()
             + self.ready.values().filter(|ready| ready.destination.ip() == address).count()
+            + self.handed.values().filter(|handed| handed.destination.ip() == address).count()
     }
 
     fn end_dial(&mut self, id: LeaseId) -> Option<Dial> {

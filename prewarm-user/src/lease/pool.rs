@@ -145,7 +145,7 @@ impl Pool {
     /// Hands out a connection to there that is alive and, where a network namespace is named, lives in that one.
     #[must_use]
     pub fn take(&self, destination: SocketAddr, netns_cookie: Option<u64>) -> Take {
-        let taken = self.change(|ledger, now| {
+        self.change(|ledger, now| {
             let given =
                 ledger.take(destination, netns_cookie, now, |fd, origin| prove(fd.as_fd(), self.speaks_first(origin)));
             let Some(given) = given else { return Take::Miss { late: ledger.is_late(destination, now) } };
@@ -158,9 +158,7 @@ impl Pool {
                 origin: given.origin,
                 intent: given.intent,
             })
-        });
-        self.0.wake.notify_one();
-        taken
+        })
     }
 
     /// Says what became of a connection that was taken.
@@ -170,8 +168,15 @@ impl Pool {
             Fate::Unfit(fd) if self.0.watch.get_ref().add(&fd, id).is_err() => Fate::Lost,
             fate => fate,
         };
-        self.change(|ledger, now| ledger.settle(id, fate, now));
-        self.0.wake.notify_one();
+        let back = matches!(fate, Fate::Unfit(_));
+        let short = self.change(|ledger, now| {
+            ledger.settle(id, fate, now);
+            ledger.is_short()
+        });
+        // What came back expires some time, and what is gone may have to be replaced.
+        if back || short {
+            self.0.wake.notify_one();
+        }
     }
 
     /// What happened so far.

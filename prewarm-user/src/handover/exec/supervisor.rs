@@ -16,7 +16,7 @@ use nix::{
 
 use super::{
     board::{Board, SLOTS, Slot},
-    carry::Options,
+    carry::{Baseline, Options},
     clock::now,
     fitness,
     listener::Listener,
@@ -57,13 +57,14 @@ pub(super) struct Supervisor<'a, S> {
     board: &'static Board,
     source: S,
     patience: Duration,
+    baseline: Baseline,
     pending: [Option<Pending>; SLOTS],
 }
 
 impl<'a, S: LeaseSource> Supervisor<'a, S> {
     /// A supervisor with nothing in its hands. `patience` is how long a program may wait for an answer.
-    pub(super) const fn new(listener: &'a Listener, board: &'static Board, source: S, patience: Duration) -> Self {
-        Self { listener, board, source, patience, pending: [const { None }; SLOTS] }
+    pub(super) fn new(listener: &'a Listener, board: &'static Board, source: S, patience: Duration) -> Self {
+        Self { listener, board, source, patience, baseline: Baseline::default(), pending: [const { None }; SLOTS] }
     }
 
     /// Serves until the programs or the guardian are gone.
@@ -150,7 +151,7 @@ impl<'a, S: LeaseSource> Supervisor<'a, S> {
             return Err(Tally::Absent);
         }
         // While the daemon looks for a lease there is time for what only matters if it finds one.
-        let wishes = survey(&target, descriptor(slot), socket.as_fd());
+        let wishes = survey(&target, descriptor(slot), socket.as_fd(), destination.is_ipv4());
         Ok(Pending { want, wishes, deadline: now + self.patience })
     }
 
@@ -168,6 +169,8 @@ impl<'a, S: LeaseSource> Supervisor<'a, S> {
             }
         }
         if lost {
+            // The next daemon may open its leases otherwise.
+            self.baseline = Baseline::default();
             self.let_all_go_on(Tally::Absent);
         }
     }
@@ -183,7 +186,7 @@ impl<'a, S: LeaseSource> Supervisor<'a, S> {
                 return self.source.settle(id, &pending.want, Settled::Unfit, Some(lease.as_fd()));
             }
         };
-        let settled = if wishes.options.grant(lease.as_fd()).is_err() {
+        let settled = if wishes.options.grant(lease.as_fd(), &mut self.baseline).is_err() {
             self.go_on(slot, Tally::Option);
             Settled::Failed
         } else if self.listener.replace(id, fd, lease.as_fd(), wishes.closes_on_exec).is_err() {
@@ -207,6 +210,7 @@ impl<'a, S: LeaseSource> Supervisor<'a, S> {
         let now = now();
         if self.pending.iter().flatten().any(|pending| pending.deadline <= now) {
             self.source.give_up(now);
+            self.baseline = Baseline::default();
             self.let_all_go_on(Tally::Slow);
         }
     }
@@ -244,11 +248,11 @@ struct Wishes {
 }
 
 /// Looks closely at a socket for which there may be a lease.
-fn survey(target: &Target, fd: RawFd, socket: BorrowedFd<'_>) -> Result<Wishes, Tally> {
+fn survey(target: &Target, fd: RawFd, socket: BorrowedFd<'_>, v4: bool) -> Result<Wishes, Tally> {
     fitness::check_closely(socket)?;
     target.knows_once(fd, socket)?;
     let closes_on_exec = target.closes_on_exec(fd).map_err(|_gone| Tally::Access)?;
-    let options = Options::of(socket).map_err(|_gone| Tally::Access)?;
+    let options = Options::of(socket, v4).map_err(|_gone| Tally::Access)?;
     Ok(Wishes { options, closes_on_exec })
 }
 
