@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::model::Origin;
+
 /// Leases: connections that are open before anybody asks.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
@@ -80,5 +82,79 @@ impl Default for WarmSettings {
             rest_ceiling_seconds: 3600.0,
             ca_file: None,
         }
+    }
+}
+
+impl LeaseSettings {
+    /// What is wrong with these settings, a sentence each.
+    #[must_use]
+    pub fn problems(&self) -> Vec<String> {
+        let mut problems = Vec::new();
+        for (name, value, least) in [
+            ("dials_per_second", self.dials_per_second, 0.0),
+            ("idle_seconds", self.idle_seconds, 0.1),
+            ("connect_timeout_seconds", self.connect_timeout_seconds, 0.01),
+            ("backoff_seconds", self.backoff_seconds, 0.0),
+            ("backoff_ceiling_seconds", self.backoff_ceiling_seconds, self.backoff_seconds),
+        ] {
+            problems.extend(out_of_range("lease", name, value, least));
+        }
+        if !(100..=2000).contains(&self.attempt_delay_ms) {
+            problems.push("lease.attempt_delay_ms must be from 100 to 2000 (RFC 8305)".to_owned());
+        }
+        if self.breaker_failures == 0 {
+            problems.push("lease.breaker_failures must be at least 1".to_owned());
+        }
+        for origin in &self.speaks_first {
+            if let Err(error) = origin.parse::<Origin>() {
+                problems.push(format!("lease.speaks_first: {origin:?}: {error}"));
+            }
+        }
+        problems
+    }
+}
+
+impl WarmSettings {
+    /// What is wrong with these settings, a sentence each.
+    #[must_use]
+    pub fn problems(&self) -> Vec<String> {
+        [
+            ("timeout_seconds", self.timeout_seconds, 0.01),
+            ("rest_seconds", self.rest_seconds, 0.0),
+            ("rest_ceiling_seconds", self.rest_ceiling_seconds, self.rest_seconds),
+        ]
+        .into_iter()
+        .filter_map(|(name, value, least)| out_of_range("warm", name, value, least))
+        .collect()
+    }
+}
+
+/// Durations and rates: numbers from `least` up to what a clock can hold.
+fn out_of_range(table: &str, name: &str, value: f64, least: f64) -> Option<String> {
+    let fits = value.is_finite() && value >= least && value <= 1e9;
+    (!fits).then(|| format!("{table}.{name} must be a number from {least} to 1000000000, not {value}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn defaults_are_good_and_nonsense_is_named() {
+        assert!(LeaseSettings::default().problems().is_empty());
+        assert!(WarmSettings::default().problems().is_empty());
+        let bad = LeaseSettings {
+            idle_seconds: f64::NAN,
+            backoff_ceiling_seconds: 0.5,
+            attempt_delay_ms: 1,
+            breaker_failures: 0,
+            speaks_first: vec!["no port".to_owned()],
+            ..LeaseSettings::default()
+        };
+        let problems = bad.problems();
+        assert_eq!(problems.len(), 5, "{problems:?}");
+        assert!(problems[0].contains("idle_seconds"));
+        let bad = WarmSettings { timeout_seconds: -1.0, ..WarmSettings::default() };
+        assert_eq!(bad.problems().len(), 1);
     }
 }

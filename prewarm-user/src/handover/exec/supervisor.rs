@@ -5,6 +5,7 @@
 //! never blocks on one program: questions are sent as they come and answered in any order.
 
 use std::{
+    io,
     os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd},
     time::Duration,
 };
@@ -44,6 +45,8 @@ pub(super) enum End {
 /// A call that waits for the source's answer.
 #[derive(Debug)]
 struct Pending {
+    target: Target,
+    socket: OwnedFd,
     want: Want,
     /// What a lease has to be like, or why there is no use for one.
     wishes: Result<Wishes, Tally>,
@@ -152,7 +155,7 @@ impl<'a, S: LeaseSource> Supervisor<'a, S> {
         }
         // While the daemon looks for a lease there is time for what only matters if it finds one.
         let wishes = survey(&target, descriptor(slot), socket.as_fd(), destination.is_ipv4());
-        Ok(Pending { want, wishes, deadline: now + self.patience })
+        Ok(Pending { target, socket, want, wishes, deadline: now + self.patience })
     }
 
     fn collect(&mut self, answers: &mut Vec<(u64, Answer)>) {
@@ -162,7 +165,7 @@ impl<'a, S: LeaseSource> Supervisor<'a, S> {
             let Some(pending) = self.pending[index].take() else { continue };
             let slot = &self.board.slots[index];
             match answer {
-                Answer::Lease(lease) => self.hand_over(slot, pending, &lease),
+                Answer::Lease(lease) => self.hand_over(slot, &pending, &lease),
                 Answer::Nothing { late: true } => self.go_on(slot, Tally::Late),
                 Answer::Nothing { late: false } => self.go_on(slot, Tally::NoLease),
                 Answer::Refused => self.go_on(slot, Tally::Refused),
@@ -176,9 +179,15 @@ impl<'a, S: LeaseSource> Supervisor<'a, S> {
     }
 
     /// Puts the lease in the place of the program's socket and makes `connect()` succeed.
-    fn hand_over(&mut self, slot: &Slot, pending: Pending, lease: &OwnedFd) {
+    fn hand_over(&mut self, slot: &Slot, pending: &Pending, lease: &OwnedFd) {
         let (id, fd) = (slot.id(), descriptor(slot));
-        let wishes = match pending.wishes {
+        let wishes = match &pending.wishes {
+            // Another thread may have closed the socket and opened something else under its number meanwhile.
+            Ok(_) if !pending.target.still_has(fd, pending.socket.as_fd()) => Err(Tally::Gone),
+            Ok(wishes) => Ok(wishes),
+            Err(reason) => Err(*reason),
+        };
+        let wishes = match wishes {
             Ok(wishes) => wishes,
             Err(reason) => {
                 self.go_on(slot, reason);
@@ -186,24 +195,30 @@ impl<'a, S: LeaseSource> Supervisor<'a, S> {
                 return self.source.settle(id, &pending.want, Settled::Unfit, Some(lease.as_fd()));
             }
         };
-        let settled = if wishes.options.grant(lease.as_fd(), &mut self.baseline).is_err() {
-            self.go_on(slot, Tally::Option);
-            Settled::Failed
-        } else if self.listener.replace(id, fd, lease.as_fd(), wishes.closes_on_exec).is_err() {
-            self.go_on(slot, Tally::Gone);
-            Settled::Failed
-        } else if self.listener.succeed(id).is_err() {
-            // A program killed in between took the lease with it.
-            slot.clear();
-            self.board.count(Tally::Gone);
-            Settled::Failed
-        } else {
-            slot.clear();
-            self.board.count(Tally::Replaced);
-            Settled::Used
+        let result = match wishes.options.grant(lease.as_fd(), &mut self.baseline) {
+            Err(_differs) => Err(Tally::Option),
+            Ok(()) => self.replace(id, fd, lease, wishes.closes_on_exec).map_err(|_refused| Tally::Gone),
         };
-        // A lease that took on a program's options is no use to another.
+        let settled = match result {
+            Ok(()) => {
+                slot.clear();
+                self.board.count(Tally::Replaced);
+                Settled::Used
+            }
+            // A lease that took on a program's options is no use to another.
+            Err(reason) => {
+                self.go_on(slot, reason);
+                Settled::Failed
+            }
+        };
         self.source.settle(id, &pending.want, settled, None);
+    }
+
+    /// Two steps that a signal can't come between (the filter's flag), but death can: then the guardian sees which of
+    /// them was done.
+    fn replace(&self, id: u64, fd: RawFd, lease: &OwnedFd, closes_on_exec: bool) -> io::Result<()> {
+        self.listener.replace(id, fd, lease.as_fd(), closes_on_exec)?;
+        self.listener.succeed(id)
     }
 
     fn give_up_overdue(&mut self) {

@@ -82,6 +82,12 @@ impl Target {
         own(copy)
     }
 
+    /// Whether the descriptor still leads to that socket.
+    pub(super) fn still_has(&self, fd: RawFd, socket: BorrowedFd<'_>) -> bool {
+        let inode = |fd: BorrowedFd<'_>| nix::sys::stat::fstat(fd).map(|status| (status.st_dev, status.st_ino)).ok();
+        self.socket(fd).is_ok_and(|now| inode(now.as_fd()) == inode(socket))
+    }
+
     /// Whether the program would close the descriptor on exec.
     pub(super) fn closes_on_exec(&self, fd: RawFd) -> io::Result<bool> {
         // The flags stand in the second line: one read is enough.
