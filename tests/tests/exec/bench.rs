@@ -163,7 +163,7 @@ impl Daemon {
     /// With a patience that a machine busy with other tests does not exhaust: what is asserted here is which
     /// connection a program gets, not how fast.
     pub(crate) fn exec<S: AsRef<OsStr>>(&self, command: impl IntoIterator<Item = S>) -> Run {
-        Run::with(&["--patience", "5000"], &self.socket, command)
+        Run::patient(&self.socket, command)
     }
 }
 
@@ -176,6 +176,11 @@ pub(crate) struct Run {
 impl Run {
     pub(crate) fn new<S: AsRef<OsStr>>(socket: &std::path::Path, command: impl IntoIterator<Item = S>) -> Self {
         Self::with(&[], socket, command)
+    }
+
+    /// One that waits for a daemon that is only slow.
+    pub(crate) fn patient<S: AsRef<OsStr>>(socket: &std::path::Path, command: impl IntoIterator<Item = S>) -> Self {
+        Self::with(&["--patience", "5000"], socket, command)
     }
 
     fn with<S: AsRef<OsStr>>(flags: &[&str], socket: &std::path::Path, command: impl IntoIterator<Item = S>) -> Self {

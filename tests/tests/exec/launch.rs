@@ -64,7 +64,7 @@ fn a_pipe_ends_when_the_program_ends() {
     let mut text = String::new();
     child.stdout.take().unwrap().read_to_string(&mut text).unwrap();
     child.wait().unwrap();
-    assert_eq!(processes(&daemon.socket).len(), 2, "guardian and supervisor stay for the child");
+    wait_for("guardian and supervisor stay for the child", || processes(&daemon.socket).len() == 2);
     let sleeper = nix::unistd::Pid::from_raw(text.trim().parse().unwrap());
     nix::sys::signal::kill(sleeper, nix::sys::signal::Signal::SIGKILL).unwrap();
     wait_for("nobody is left", || processes(&daemon.socket).is_empty());
@@ -77,6 +77,7 @@ fn a_terminals_signals_reach_the_program_only() {
     let mut child = run.command.stdout(Stdio::piped()).spawn().unwrap();
     child.stdout.as_mut().unwrap().read_exact(&mut [0; 6]).unwrap();
     let program = child.id().cast_signed();
+    wait_for("guardian and supervisor are there", || processes(&daemon.socket).len() == 2);
     for (name, pid) in processes(&daemon.socket) {
         let session = nix::unistd::getsid(Some(pid)).unwrap();
         assert_ne!(session, nix::unistd::getsid(None).unwrap(), "{name} has a session of its own");
