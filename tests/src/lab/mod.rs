@@ -42,6 +42,8 @@ pub struct Options {
     pub round_trip: Duration,
     /// Measured visits, instead of the scenario's own number.
     pub visits: Option<usize>,
+    /// Visits to learn from, instead of the scenario's own number.
+    pub learn: Option<usize>,
     /// The address family of everything.
     pub family: Family,
     /// Whether prewarm sees what arrives; without it the scenario `gateway` has to fail.
@@ -103,7 +105,8 @@ impl Lab<'_> {
     fn cold(&mut self, player: &mut Player<'_>) -> Result<Half> {
         self.world.resolver.flush()?;
         let (_proxy, visitor) = self.visitor(Vec::new())?;
-        let visits = self.options.visits.unwrap_or(self.scenario.cold_visits);
+        // What cold costs needs no thousand requests to be known.
+        let visits = self.scenario.cold_visits.min(self.options.visits.unwrap_or(usize::MAX));
         self.phase("cold", player, &visitor, visits)
     }
 
@@ -120,7 +123,7 @@ impl Lab<'_> {
         };
         let mut daemon = Daemon::start(namespace, binary, &options, self.world.directory())?;
         let (proxy, visitor) = self.visitor(daemon.wrapper())?;
-        self.phase("learning", player, &visitor, self.scenario.learn_visits)?;
+        self.phase("learning", player, &visitor, self.options.learn.unwrap_or(self.scenario.learn_visits))?;
 
         let before = daemon.stats()?;
         let names_before = self.world.resolver.counts()?;
@@ -133,6 +136,7 @@ impl Lab<'_> {
         // Leases that still wait are closed when their owner ends, and then the origin has seen all of them.
         drop(proxy);
         drop(daemon);
+        self.world.wait_until_quiet()?;
         let unused_after = self.unused()?;
         half.unused = std::array::from_fn(|scheme| unused_after[scheme] - unused_before[scheme]);
 
