@@ -4,4 +4,7 @@
 //! Parts stand in layers; a part imports only what stands above it here (`tests/tests/layers.rs` keeps that). The
 //! table and the reasons are in `docs/ARCHITECTURE.md`.
 
+pub mod config;
 pub mod model;
+pub mod resolve;
+pub mod telemetry;

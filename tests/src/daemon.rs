@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, ensure};
+use nix::unistd::Pid;
 use serde::Deserialize;
 
 use crate::netns::Namespace;
@@ -54,6 +55,20 @@ pub struct Stats {
     pub leases: Leases,
     /// Requests sent ahead.
     pub warms: Warms,
+    /// Names.
+    pub names: Names,
+    /// Bytes of the tables that learn.
+    pub memory_bytes: u64,
+}
+
+/// What is known of names.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct Names {
+    /// Known now.
+    pub known: u64,
+    /// Looked up ahead.
+    pub warmed: u64,
 }
 
 /// Packets that the programs saw.
@@ -127,6 +142,32 @@ impl Daemon {
     pub fn stats(&mut self) -> Result<Stats> {
         let answer = self.service.check().and_then(|()| ask(&self.binary, &self.socket));
         answer.with_context(|| format!("log of prewarm:\n{}", self.service.log_tail()))
+    }
+
+    /// Runs one of its reading or steering commands and gives what that prints.
+    ///
+    /// # Errors
+    /// When the command ends with another code than 0, with what it complained of.
+    pub fn command(&self, arguments: &[&str]) -> Result<String> {
+        let mut command = Command::new(&self.binary);
+        command.args(arguments).env("PREWARM_SOCKET", &self.socket).stdin(Stdio::null());
+        let output = command.output().with_context(|| format!("run {}", self.binary.display()))?;
+        let complaint = String::from_utf8_lossy(&output.stderr);
+        ensure!(output.status.success(), "prewarm {}: {}: {complaint}", arguments.join(" "), output.status);
+        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    }
+
+    /// Its process.
+    pub fn pid(&self) -> Pid {
+        self.service.pid()
+    }
+
+    /// Fails when it has ended.
+    ///
+    /// # Errors
+    /// With its exit status.
+    pub fn check(&mut self) -> Result<()> {
+        self.service.check()
     }
 
     /// What to put before a command so that it takes leases.

@@ -12,6 +12,7 @@ pub mod link;
 pub mod needs;
 pub mod netns;
 pub mod packages;
+pub mod question;
 pub mod report;
 pub mod scenario;
 pub mod servers;

@@ -107,8 +107,7 @@ impl FromStr for Name {
         let mut label = Vec::new();
         let mut bytes = text.bytes();
         let mut end_label = |label: &mut Vec<u8>| {
-            let length =
-                u8::try_from(label.len()).ok().filter(|l| (1..=63).contains(l)).ok_or(NameError::Label)?;
+            let length = u8::try_from(label.len()).ok().filter(|l| (1..=63).contains(l)).ok_or(NameError::Label)?;
             wire.push(length);
             wire.append(label);
             Ok(())

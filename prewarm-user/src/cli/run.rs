@@ -1,0 +1,77 @@
+//! `run`: the flags of the daemon.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use crate::{
+    config::{Config, ConfigError, Sources, load},
+    telemetry::LogFormat,
+};
+
+/// Flags of `prewarm run`.
+#[derive(Clone, Debug, Args)]
+pub struct RunArguments {
+    /// An interface to attach to; may be given several times.
+    #[arg(short, long = "iface", value_name = "IF")]
+    interfaces: Vec<String>,
+    #[command(flatten)]
+    settings: SettingsArguments,
+    /// The control socket.
+    #[arg(long, value_name = "PATH", env = "PREWARM_SOCKET")]
+    socket: Option<PathBuf>,
+    /// Where state and the key of the resource IDs are kept.
+    #[arg(long, value_name = "DIR", default_value = "/var/lib/prewarm")]
+    pub state: PathBuf,
+    /// Does not watch what arrives.
+    #[arg(long)]
+    no_ingress: bool,
+    /// Does not watch what leaves.
+    #[arg(long)]
+    no_egress: bool,
+    /// What to log, in the notation of RUST_LOG, which wins over it.
+    #[arg(long, value_name = "FILTER", default_value = "info")]
+    pub log: String,
+    /// How log lines look.
+    #[arg(long, value_enum, default_value_t)]
+    pub log_format: LogFormat,
+}
+
+/// Flags of every command that reads the configuration.
+#[derive(Clone, Debug, Default, Args)]
+pub(crate) struct SettingsArguments {
+    /// The configuration file [default: /etc/prewarm/config.toml, where it is there]
+    #[arg(short, long, value_name = "FILE", env = "PREWARM_CONFIG")]
+    pub(crate) config: Option<PathBuf>,
+    /// Sets one key, over file and environment: --set policy.waste_budget=1.0
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub(crate) set: Vec<String>,
+}
+
+impl SettingsArguments {
+    pub(crate) fn sources(&self) -> Sources {
+        Sources { file: self.config.clone(), set: self.set.clone() }
+    }
+}
+
+impl RunArguments {
+    /// The configuration, with what the flags say on top. Read again at a reload.
+    ///
+    /// # Errors
+    /// When a source is bad.
+    pub fn configuration(&self) -> Result<Config, ConfigError> {
+        let mut config = load(&self.settings.sources())?;
+        for interface in &self.interfaces {
+            if !config.capture.interfaces.contains(interface) {
+                config.capture.interfaces.push(interface.clone());
+            }
+        }
+        config.capture.ingress &= !self.no_ingress;
+        config.capture.egress &= !self.no_egress;
+        if let Some(socket) = &self.socket {
+            config.control.socket.clone_from(socket);
+        }
+        config.check()?;
+        Ok(config)
+    }
+}

@@ -1,0 +1,134 @@
+//! `stats`: the numbers.
+
+use std::{io::IsTerminal as _, process::ExitCode, thread, time::Duration};
+
+use anyhow::bail;
+use clap::Args;
+
+use super::{SocketArgument, exit::UNHEALTHY, output};
+use crate::control::{Answer, LatencyView, Request, Stats};
+
+/// Flags of `prewarm stats`.
+#[derive(Debug, Args)]
+pub struct StatsArguments {
+    #[command(flatten)]
+    socket: SocketArgument,
+    /// Shows them again every so many seconds until interrupted.
+    #[arg(long, value_name = "SECONDS", num_args = 0..=1, default_missing_value = "1", value_parser = seconds)]
+    watch: Option<Duration>,
+    /// One JSON object instead of a table; with --watch, one a line.
+    #[arg(long)]
+    json: bool,
+}
+
+fn seconds(text: &str) -> Result<Duration, String> {
+    let seconds: f64 = text.parse().map_err(|_| "not a number of seconds".to_owned())?;
+    if !(0.1..=3600.0).contains(&seconds) {
+        return Err("take 0.1 to 3600 seconds".to_owned());
+    }
+    Ok(Duration::from_secs_f64(seconds))
+}
+
+impl StatsArguments {
+    pub(super) fn run(&self) -> anyhow::Result<ExitCode> {
+        loop {
+            let Answer::Stats(stats) = self.socket.ask(Request::Stats)? else {
+                bail!("the daemon answered something else than stats");
+            };
+            match (self.json, self.watch) {
+                (true, None) => output::json(&stats)?,
+                (true, Some(_)) => output::line(&serde_json::to_string(&stats)?)?,
+                (false, watch) => {
+                    if watch.is_some() && std::io::stdout().is_terminal() {
+                        // Home, and clear to the end: less flicker than clearing all.
+                        output::line("\x1b[H\x1b[J")?;
+                    }
+                    output::line(&shown(&stats))?;
+                }
+            }
+            match self.watch {
+                Some(pause) => thread::sleep(pause),
+                None if stats.health.is_empty() => return Ok(ExitCode::SUCCESS),
+                None => return Ok(ExitCode::from(UNHEALTHY)),
+            }
+        }
+    }
+}
+
+/// The table for people.
+fn shown(stats: &Stats) -> String {
+    let mut table = output::table(&["", "", ""], &[1]);
+    let mut row = |what: &str, value: String, note: String| {
+        table.add_row([what.to_owned(), value, note]);
+    };
+    let latency = |view: &LatencyView, unit: &str| {
+        format!("p50 {:.1} {unit}, p90 {:.1} {unit}, p99 {:.1} {unit}", view.p50, view.p90, view.p99)
+    };
+    row("up", format!("{:.0} s", stats.uptime_seconds), format!("prewarm {}", stats.version));
+    for attachment in &stats.attachments {
+        let reason = attachment.reason.as_ref().map(|reason| format!(" ({reason})")).unwrap_or_default();
+        let hooks = format!("XDP {}{reason}, egress {}", attachment.xdp, attachment.egress);
+        row("attached", attachment.interface.clone(), hooks);
+    }
+    row("packets in", stats.packets.ingress.to_string(), String::new());
+    row("packets out", stats.packets.egress.to_string(), String::new());
+    row("questions", stats.questions.to_string(), String::new());
+    row("answers", stats.answers.to_string(), String::new());
+    row("events", stats.events.to_string(), latency(&stats.ring_to_intent_us, "µs to a decision"));
+    for (reason, count) in stats.drops.iter().filter(|(_, count)| **count > 0) {
+        row("passed, unread", count.to_string(), reason.replace('_', " "));
+    }
+    let predictions = &stats.predictions;
+    row(
+        "predictions",
+        predictions.made.to_string(),
+        format!(
+            "{} used, {} wasted, {} late, {} failed, {} refused, {} pending",
+            predictions.used,
+            predictions.wasted,
+            predictions.late,
+            predictions.failed,
+            predictions.refused,
+            predictions.pending
+        ),
+    );
+    let names = &stats.names;
+    row("names known", names.known.to_string(), format!("{:.1} MiB of tables", stats.memory_bytes as f64 / 1_048_576.0));
+    row("names warmed", names.warmed.to_string(), format!("{} used, {} failed", names.used, names.failed));
+    let leases = &stats.leases;
+    row(
+        "leases opened",
+        leases.opened.to_string(),
+        format!(
+            "{} ready, {} taken, {} expired, {} dead, {} failed, {} refused, {} missed",
+            leases.ready, leases.taken, leases.expired, leases.dead, leases.failed, leases.refused, leases.missed
+        ),
+    );
+    row("ring to dial", stats.ring_to_dial_us.count.to_string(), latency(&stats.ring_to_dial_us, "µs"));
+    row("warms sent", stats.warms.sent.to_string(), format!("{} used, {} failed", stats.warms.used, stats.warms.failed));
+    row("saved", format!("{:.0} ms", stats.saved_ms.total), latency(&stats.saved_ms, "ms"));
+    let mut text = table.to_string();
+    for complaint in &stats.health {
+        text.push_str("\nunhealthy: ");
+        text.push_str(complaint);
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_table_tells_what_is_amiss() {
+        let stats = Stats { health: vec!["XDP is off on eth0".to_owned()], ..Stats::default() };
+        assert!(shown(&stats).ends_with("unhealthy: XDP is off on eth0"));
+        assert!(!shown(&Stats::default()).contains("unhealthy"));
+    }
+
+    #[test]
+    fn watching_takes_sensible_pauses() {
+        assert!(seconds("0").is_err() && seconds("x").is_err() && seconds("NaN").is_err());
+        assert_eq!(seconds("0.5"), Ok(Duration::from_millis(500)));
+    }
+}

@@ -1,0 +1,91 @@
+//! Settings: what the operator decides.
+//!
+//! Comes in: a file, the environment, flags, each weaker than the next. Goes out: one checked [`Config`], and a sample
+//! file made from the documentation of these very fields. Never here: reading a setting anywhere but at start and
+//! reload, or a default that stands elsewhere than in `Default`.
+
+mod capture;
+mod history;
+mod lease;
+mod load;
+mod policy;
+mod predict;
+mod sample;
+mod service;
+mod warm;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+pub use capture::{CaptureSettings, XdpMode};
+pub use history::HistorySettings;
+pub use lease::LeaseSettings;
+pub use load::{ConfigError, Sources, load};
+pub use policy::{CostSettings, GuardSettings, PolicySettings};
+pub use predict::PredictSettings;
+pub use sample::sample;
+pub use service::{ControlSettings, MetricsSettings, ResolveSettings, TlsSettings};
+pub use warm::{Method, WarmRequest};
+
+/// Where the configuration lies on an installed host.
+pub const DEFAULT_PATH: &str = "/etc/prewarm/config.toml";
+
+/// All settings. Every part has a section; a missing key has its default.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// Which interfaces are watched, and how.
+    pub capture: CaptureSettings,
+    /// What is remembered of names, addresses and clients.
+    pub history: HistorySettings,
+    /// How the next names are predicted.
+    pub predict: PredictSettings,
+    /// What a warm-up is worth, what it may cost, and what is never done.
+    pub policy: PolicySettings,
+    /// How predicted names are looked up.
+    pub resolve: ResolveSettings,
+    /// Pre-established connections.
+    pub lease: LeaseSettings,
+    /// Trust in the servers that warm requests are sent to.
+    pub tls: TlsSettings,
+    /// The control socket.
+    pub control: ControlSettings,
+    /// The Prometheus endpoint.
+    pub metrics: MetricsSettings,
+    /// Safe requests sent ahead, so that caches at the origin are hot when a name of theirs is expected.
+    pub warm: Vec<WarmRequest>,
+}
+
+impl Config {
+    /// Whether the settings make sense together; each complaint names its key and what to do.
+    ///
+    /// # Errors
+    /// With all complaints, not only the first.
+    pub fn check(&self) -> Result<(), ConfigError> {
+        let sections = [
+            self.capture.check(),
+            self.history.check(),
+            self.predict.check(),
+            self.policy.check(),
+            self.resolve.check(),
+            self.lease.check(),
+            self.metrics.check(),
+        ];
+        let warm = self.warm.iter().enumerate().map(|(index, request)| request.check(index));
+        let complaints: Vec<String> = sections.into_iter().chain(warm).filter_map(Result::err).collect();
+        if complaints.is_empty() { Ok(()) } else { Err(ConfigError::Senseless(complaints)) }
+    }
+}
+
+/// `Ok` when `value` lies within `range`, else what is wrong with `key` and what to do.
+fn within<T: PartialOrd + std::fmt::Display + Copy>(
+    key: &str,
+    value: T,
+    range: std::ops::RangeInclusive<T>,
+) -> Result<(), String> {
+    // A NaN is in no range, so it is refused as well.
+    if range.contains(&value) {
+        return Ok(());
+    }
+    Err(format!("{key} = {value} is out of range; set it to a value from {} to {}", range.start(), range.end()))
+}

@@ -1,0 +1,173 @@
+//! The same numbers for Prometheus: one row a metric, in the order of `docs/metrics.md`.
+
+use prometheus_client::{
+    collector::Collector,
+    encoding::{DescriptorEncoder, EncodeMetric as _, text::encode},
+    metrics::{
+        counter::ConstCounter,
+        family::MetricConstructor as _,
+        gauge::ConstGauge,
+    },
+    registry::Registry,
+};
+
+use super::{LatencyView, Stats};
+
+/// Whether a number only grows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// It does; OpenMetrics adds `_total` to its name.
+    Counter,
+    /// It does not.
+    Gauge,
+}
+
+/// One metric.
+#[derive(Clone, Copy, Debug)]
+pub struct Metric {
+    /// Its name, without `_total`.
+    pub name: &'static str,
+    /// Whether it only grows.
+    pub kind: Kind,
+    /// What it says.
+    pub meaning: &'static str,
+    /// Where it stands in [`Stats`].
+    read: fn(&Stats) -> f64,
+}
+
+macro_rules! metrics {
+    ($($kind:ident $name:literal, $meaning:literal, $read:expr;)*) => {
+        /// All metrics without labels.
+        pub const METRICS: &[Metric] =
+            &[$(Metric { name: $name, kind: Kind::$kind, meaning: $meaning, read: $read }),*];
+    };
+}
+
+metrics! {
+    Gauge "prewarm_app_uptime_seconds", "Seconds since the start", |s| s.uptime_seconds;
+    Gauge "prewarm_app_tables_bytes", "Bytes of the tables that learn", |s| s.memory_bytes as f64;
+    Counter "prewarm_kernel_ingress_packets", "Packets that XDP looked at", |s| s.packets.ingress as f64;
+    Counter "prewarm_kernel_egress_packets", "Packets that tcx or clsact looked at", |s| s.packets.egress as f64;
+    Counter "prewarm_kernel_questions", "DNS questions parsed", |s| s.questions as f64;
+    Counter "prewarm_kernel_answers", "DNS answers parsed", |s| s.answers as f64;
+    Counter "prewarm_kernel_events", "Events that came through the ring", |s| s.events as f64;
+    Counter "prewarm_policy_predictions_made", "Predictions turned into intents", |s| s.predictions.made as f64;
+    Counter "prewarm_policy_predictions_used", "Intents whose result was used", |s| s.predictions.used as f64;
+    Counter "prewarm_policy_predictions_wasted", "Intents whose result was not used", |s| s.predictions.wasted as f64;
+    Counter "prewarm_policy_predictions_late", "Intents asked for before they were ready", |s| s.predictions.late as f64;
+    Counter "prewarm_policy_predictions_failed", "Intents that could not be carried out", |s| s.predictions.failed as f64;
+    Counter "prewarm_policy_predictions_refused", "Intents that a guard rail or budget forbade", |s| s.predictions.refused as f64;
+    Gauge "prewarm_policy_pending_intents", "Intents that wait for their time", |s| s.predictions.pending as f64;
+    Gauge "prewarm_history_known_names", "Names known now", |s| s.names.known as f64;
+    Counter "prewarm_resolve_warmed_names", "Names looked up ahead", |s| s.names.warmed as f64;
+    Counter "prewarm_resolve_used_names", "Of those, asked for while good", |s| s.names.used as f64;
+    Counter "prewarm_resolve_failed_names", "Look-ups without a usable answer", |s| s.names.failed as f64;
+    Counter "prewarm_lease_opened_connections", "Connections opened", |s| s.leases.opened as f64;
+    Gauge "prewarm_lease_dialling_connections", "Connections being dialled now", |s| s.leases.dialling as f64;
+    Gauge "prewarm_lease_ready_connections", "Leases ready now", |s| s.leases.ready as f64;
+    Counter "prewarm_lease_taken_connections", "Leases taken by a program", |s| s.leases.taken as f64;
+    Counter "prewarm_lease_expired_connections", "Leases closed unused at their time", |s| s.leases.expired as f64;
+    Counter "prewarm_lease_dead_connections", "Leases that the other side closed or broke", |s| s.leases.dead as f64;
+    Counter "prewarm_lease_failed_connections", "Dials that failed", |s| s.leases.failed as f64;
+    Counter "prewarm_lease_refused_connections", "Dials that a limit or guard rail forbade", |s| s.leases.refused as f64;
+    Counter "prewarm_lease_missed_connections", "Leases asked for and not there", |s| s.leases.missed as f64;
+    Counter "prewarm_warm_sent_requests", "Warm requests answered with a success", |s| s.warms.sent as f64;
+    Counter "prewarm_warm_used_requests", "Warm requests whose origin was then asked for", |s| s.warms.used as f64;
+    Counter "prewarm_warm_failed_requests", "Warm requests without a success", |s| s.warms.failed as f64;
+}
+
+/// Metrics with labels: name, label, meaning.
+pub const LABELLED: &[(&str, &str, &str)] = &[
+    ("prewarm_kernel_passed_packets", "reason", "Packets passed unread, or events lost, by reason"),
+    ("prewarm_lease_saved_seconds", "quantile", "Seconds that used leases saved"),
+    ("prewarm_app_ring_to_dial_seconds", "quantile", "Seconds from the packet to the dial that it caused"),
+    ("prewarm_app_ring_to_intent_seconds", "quantile", "Seconds from the packet to the decision"),
+];
+
+/// The page for `stats`, in OpenMetrics text.
+#[must_use]
+pub fn exposition(stats: Stats) -> String {
+    let mut registry = Registry::default();
+    registry.register_collector(Box::new(Snapshot(stats)));
+    let mut page = String::new();
+    // Writing to a string fails only where an encoder does, and then a page cut short says so by its missing end.
+    if let Err(error) = encode(&mut page, &registry) {
+        tracing::warn!(%error, "metrics: the page is incomplete");
+    }
+    page
+}
+
+#[derive(Debug)]
+struct Snapshot(Stats);
+
+impl Collector for Snapshot {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
+        let stats = &self.0;
+        for metric in METRICS {
+            let value = (metric.read)(stats);
+            match metric.kind {
+                Kind::Counter => {
+                    let counter = ConstCounter::new(value);
+                    let family = encoder.encode_descriptor(metric.name, metric.meaning, None, counter.metric_type())?;
+                    counter.encode(family)?;
+                }
+                Kind::Gauge => {
+                    let gauge = ConstGauge::new(value);
+                    let family = encoder.encode_descriptor(metric.name, metric.meaning, None, gauge.metric_type())?;
+                    gauge.encode(family)?;
+                }
+            }
+        }
+        let [passed, saved, dial, intent] = LABELLED else { return Ok(()) };
+        let counter = ConstCounter::new(0.0);
+        let mut family = encoder.encode_descriptor(passed.0, passed.2, None, counter.metric_type())?;
+        for (reason, count) in &stats.drops {
+            let labels = [(passed.1, reason.as_str())];
+            ConstCounter::new(*count as f64).encode(family.encode_family(&labels)?)?;
+        }
+        let views = [
+            (saved, stats.saved_ms, 1e-3),
+            (dial, stats.ring_to_dial_us, 1e-6),
+            (intent, stats.ring_to_intent_us, 1e-6),
+        ];
+        for (metric, view, unit) in views {
+            quantiles(&mut encoder, metric, view, unit)?;
+        }
+        Ok(())
+    }
+}
+
+fn quantiles(
+    encoder: &mut DescriptorEncoder<'_>,
+    (name, label, meaning): &(&'static str, &'static str, &'static str),
+    view: LatencyView,
+    unit: f64,
+) -> Result<(), std::fmt::Error> {
+    let gauge = ConstGauge::new(0.0);
+    let mut family = encoder.encode_descriptor(name, meaning, None, gauge.metric_type())?;
+    for (quantile, value) in [("0.5", view.p50), ("0.9", view.p90), ("0.99", view.p99)] {
+        let labels = [(*label, quantile)];
+        ConstGauge::new(value * unit).encode(family.encode_family(&labels)?)?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_metric_is_on_the_page() {
+        let mut stats = Stats { questions: 7, ..Stats::default() };
+        stats.drops.insert("fragment".to_owned(), 3);
+        stats.saved_ms.p50 = 40.0;
+        let page = exposition(stats);
+        for metric in METRICS {
+            assert!(page.contains(&format!("# TYPE {} ", metric.name)), "{} is missing", metric.name);
+        }
+        assert!(page.contains("prewarm_kernel_questions_total 7"), "{page}");
+        assert!(page.contains("prewarm_kernel_passed_packets_total{reason=\"fragment\"} 3"), "{page}");
+        assert!(page.contains("prewarm_lease_saved_seconds{quantile=\"0.5\"} 0.04"), "{page}");
+        assert!(page.ends_with("# EOF\n"));
+    }
+}

@@ -1,0 +1,20 @@
+//! The control socket: how a running daemon is asked.
+//!
+//! Comes in: requests, one JSON object a line, versioned. Goes out: replies with the request's number; a lease travels
+//! with its reply as a descriptor. Never here: how a question is answered; `app` implements [`Handle`].
+
+mod client;
+mod exposition;
+mod protocol;
+mod server;
+mod socket;
+mod stats;
+
+pub use exposition::{Kind, LABELLED, METRICS, Metric, exposition};
+pub use client::{Client, ClientError};
+pub use protocol::{Answer, Failure, FailureCode, ListLimit, NameView, PredictionView, Reply, Request, RequestLine, VERSION};
+pub use server::{Handle, Response, serve};
+pub use socket::{SocketError, bind};
+pub use stats::{
+    AttachmentView, LatencyView, LeaseCounts, NameCounts, PacketCounts, PredictionCounts, STATS_SCHEMA, Stats, WarmCounts,
+};

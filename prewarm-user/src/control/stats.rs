@@ -1,0 +1,159 @@
+//! The numbers that `prewarm stats` shows.
+
+use std::collections::BTreeMap;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// The version of [`Stats`]' form; it grows when a key changes its meaning or goes.
+pub const STATS_SCHEMA: u32 = 1;
+
+/// Everything counted, from the start of the daemon unless a key says otherwise.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Stats {
+    /// [`STATS_SCHEMA`].
+    pub schema: u32,
+    /// The daemon's version.
+    pub version: String,
+    /// Seconds since it started.
+    pub uptime_seconds: f64,
+    /// Packets the kernel programs looked at.
+    pub packets: PacketCounts,
+    /// DNS questions parsed.
+    pub questions: u64,
+    /// DNS answers parsed.
+    pub answers: u64,
+    /// Events that came through the ring.
+    pub events: u64,
+    /// What was passed without an event, or lost, by reason.
+    pub drops: BTreeMap<String, u64>,
+    /// Predictions.
+    pub predictions: PredictionCounts,
+    /// Names.
+    pub names: NameCounts,
+    /// Leases.
+    pub leases: LeaseCounts,
+    /// Warm requests.
+    pub warms: WarmCounts,
+    /// Milliseconds saved by what was used.
+    pub saved_ms: LatencyView,
+    /// Microseconds from the packet in the kernel to the begin of the dial that it caused.
+    pub ring_to_dial_us: LatencyView,
+    /// Microseconds from the packet in the kernel to the decision.
+    pub ring_to_intent_us: LatencyView,
+    /// Bytes of the tables that learn.
+    pub memory_bytes: u64,
+    /// Where the programs are attached.
+    pub attachments: Vec<AttachmentView>,
+    /// What is not as it should be, a line each; empty when all is well.
+    pub health: Vec<String>,
+}
+
+/// Packets by program.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct PacketCounts {
+    /// Arriving, seen by XDP.
+    pub ingress: u64,
+    /// Leaving, seen by tcx or clsact.
+    pub egress: u64,
+}
+
+/// Predictions worth acting on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct PredictionCounts {
+    /// Made, and turned into an intent.
+    pub made: u64,
+    /// What was made ready was used.
+    pub used: u64,
+    /// It was not.
+    pub wasted: u64,
+    /// It was asked for before it was ready.
+    pub late: u64,
+    /// It could not be made ready.
+    pub failed: u64,
+    /// A guard rail, a budget or a breaker forbade it.
+    pub refused: u64,
+    /// Waiting for their time now.
+    pub pending: u64,
+}
+
+/// Names.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct NameCounts {
+    /// Known now.
+    pub known: u64,
+    /// Looked up ahead.
+    pub warmed: u64,
+    /// Of those, asked for while they were still good.
+    pub used: u64,
+    /// Look-ups without a usable answer.
+    pub failed: u64,
+}
+
+/// Leases.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct LeaseCounts {
+    /// Connections opened.
+    pub opened: u64,
+    /// Dialling now.
+    pub dialling: u64,
+    /// Ready now.
+    pub ready: u64,
+    /// Taken by a program.
+    pub taken: u64,
+    /// Closed unused at their time.
+    pub expired: u64,
+    /// Closed or broken by the other side while waiting.
+    pub dead: u64,
+    /// Dials that failed.
+    pub failed: u64,
+    /// Not dialled: a limit or a guard rail.
+    pub refused: u64,
+    /// Asked for by a program and not there.
+    pub missed: u64,
+}
+
+/// Warm requests.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct WarmCounts {
+    /// Answered with a success.
+    pub sent: u64,
+    /// Whose origin was then asked for by a client, where that can be known.
+    pub used: u64,
+    /// Not answered, or with an error.
+    pub failed: u64,
+}
+
+/// Quantiles of a duration.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct LatencyView {
+    /// How many.
+    pub count: u64,
+    /// Their sum.
+    pub total: f64,
+    /// Half were at most this.
+    pub p50: f64,
+    /// Nine of ten were at most this.
+    pub p90: f64,
+    /// All but one in a hundred were at most this.
+    pub p99: f64,
+}
+
+impl From<crate::telemetry::Quantiles> for LatencyView {
+    fn from(from: crate::telemetry::Quantiles) -> Self {
+        Self { count: from.count, total: from.total, p50: from.p50, p90: from.p90, p99: from.p99 }
+    }
+}
+
+/// One interface that the programs are attached to.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct AttachmentView {
+    /// Its name.
+    pub interface: String,
+    /// "native", "generic" or "off".
+    pub xdp: String,
+    /// Why not native, where it is not.
+    pub reason: Option<String>,
+    /// "tcx", "clsact" or "off".
+    pub egress: String,
+}

@@ -1,0 +1,239 @@
+//! The daemon on a live interface: what it counts, how it goes, and what a hostile neighbour can do to it.
+//!
+//! A client and a host share a veth pair; the daemon runs on the host's end. The questions are real datagrams that no
+//! server answers, so nothing but the kernel side can have seen them.
+
+use std::{
+    fs,
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket},
+    path::PathBuf,
+    time::Duration,
+};
+
+use nix::sys::signal::{Signal, kill};
+use prewarm_tests::{
+    clock,
+    daemon::{self, Daemon, DaemonOptions},
+    netns::{Addresses, Namespace, VethEnd, veth},
+    question,
+};
+
+const HOST: Addresses = Addresses { v4: Ipv4Addr::new(10, 77, 0, 1), v6: Ipv6Addr::new(0xfd77, 0, 0, 0, 0, 0, 0, 1) };
+const CLIENT: Addresses = Addresses { v4: Ipv4Addr::new(10, 77, 0, 2), v6: Ipv6Addr::new(0xfd77, 0, 0, 0, 0, 0, 0, 2) };
+const WAIT: Duration = Duration::from_secs(10);
+
+struct Bench {
+    daemon: Daemon,
+    client: Namespace,
+    host: Namespace,
+    folder: tempfile::TempDir,
+}
+
+/// A daemon on the host's end of a veth pair; none where this machine cannot run one, with the reason.
+fn bench(configuration: &str) -> Option<Bench> {
+    if !nix::unistd::geteuid().is_root() {
+        eprintln!("skipped: network namespaces and kernel programs need root");
+        return None;
+    }
+    let Some(binary) = daemon::binary() else {
+        eprintln!("skipped: PREWARM_BIN is not set (cargo xtask test sets it)");
+        return None;
+    };
+    let (host, client) = (Namespace::create("host").unwrap(), Namespace::create("client").unwrap());
+    let ends = [
+        VethEnd { namespace: &host, interface: "pw-host", addresses: HOST },
+        VethEnd { namespace: &client, interface: "pw-client", addresses: CLIENT },
+    ];
+    veth(&ends[0], &ends[1]).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let options = DaemonOptions {
+        interfaces: vec!["pw-host".to_owned()],
+        configuration: format!("[resolve]\nservers = [\"127.0.0.1:53\"]\n{configuration}"),
+        ingress: true,
+    };
+    let daemon = Daemon::start(&host, &binary, &options, folder.path()).unwrap();
+    Some(Bench { daemon, client, host, folder })
+}
+
+impl Bench {
+    /// Sends datagrams from the client to the host's port 53.
+    fn send(&self, to: SocketAddr, datagrams: impl Iterator<Item = Vec<u8>> + Send) {
+        self.client
+            .enter(|| {
+                let socket = UdpSocket::bind(if to.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" })?;
+                socket.connect(to)?;
+                for datagram in datagrams {
+                    // Nobody listens: the refusal that comes back is the next call's error.
+                    let _refused = socket.send(&datagram);
+                }
+                Ok(())
+            })
+            .unwrap();
+    }
+
+    fn ask(&self, names: &[&str]) {
+        self.send((HOST.v4, 53).into(), names.iter().map(|name| question::bytes(name)));
+    }
+
+    fn wait(&mut self, what: &str, mut reached: impl FnMut(&daemon::Stats) -> bool) -> daemon::Stats {
+        let daemon = &mut self.daemon;
+        clock::wait_for(what, WAIT, || {
+            let stats = daemon.stats()?;
+            Ok(reached(&stats).then_some(stats))
+        })
+        .unwrap()
+    }
+
+    /// What `ip` and the kernel say is attached to the host's end.
+    fn attached(&self) -> String {
+        let show = self.host.command("ip").args(["-details", "link", "show", "pw-host"]).output().unwrap();
+        String::from_utf8(show.stdout).unwrap()
+    }
+}
+
+#[test]
+fn questions_of_both_families_become_events_and_names() {
+    let Some(mut bench) = bench("") else { return };
+    assert!(bench.attached().contains("xdp"), "{}", bench.attached());
+    bench.ask(&["a.example", "b.example", "A.example"]);
+    bench.send((HOST.v6, 53).into(), [question::bytes("c.example")].into_iter());
+    let stats = bench.wait("three names", |stats| stats.names.known == 3);
+    // The second question for a.example, in other letters, is folded into the first.
+    assert_eq!((stats.questions, stats.events), (4, 3), "{stats:?}");
+    assert_eq!(stats.schema, 1);
+    assert_eq!(stats.leases.opened, 0);
+}
+
+#[test]
+fn the_hosts_own_questions_are_seen_leaving() {
+    let Some(mut bench) = bench("") else { return };
+    bench
+        .host
+        .enter(|| {
+            let socket = UdpSocket::bind("0.0.0.0:0")?;
+            socket.send_to(&question::bytes("own.example"), (CLIENT.v4, 53))?;
+            Ok(())
+        })
+        .unwrap();
+    let stats = bench.wait("the name", |stats| stats.names.known == 1);
+    assert!(stats.packets.egress >= 1, "{stats:?}");
+}
+
+#[test]
+fn stopping_it_leaves_nothing() {
+    let Some(mut bench) = bench("") else { return };
+    bench.ask(&["a.example"]);
+    bench.wait("the name", |stats| stats.names.known == 1);
+    let socket = bench.folder.path().join("control.sock");
+    assert!(socket.exists());
+    kill(bench.daemon.pid(), Signal::SIGTERM).unwrap();
+    clock::wait_for("the daemon to end", WAIT, || Ok(bench.daemon.check().is_err().then_some(()))).unwrap();
+    let log = bench.daemon.log_tail();
+    assert!(!bench.attached().contains("xdp"), "{}\n{log}", bench.attached());
+    assert!(!socket.exists(), "the control socket is still there\n{log}");
+    assert!(log.contains("stopped"), "{log}");
+}
+
+#[test]
+fn killed_it_leaves_traffic_alone() {
+    let Some(mut bench) = bench("") else { return };
+    // Datagrams to a port that is not DNS's, and to DNS's, must all arrive, before, while and after it is killed.
+    let sent = 20_000_u32;
+    for port in [53, 5300] {
+        let receiver = bench.host.enter(|| Ok(UdpSocket::bind((HOST.v4, port))?)).unwrap();
+        receiver.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
+        let reader = std::thread::spawn(move || {
+            let mut buffer = [0; 512];
+            let mut got = 0;
+            while got < sent && receiver.recv(&mut buffer).is_ok() {
+                got += 1;
+                // Acknowledged, so that the sender never overruns the socket's buffer.
+                if got == 1 {
+                    receiver.connect((CLIENT.v4, 5353)).unwrap();
+                }
+                receiver.send(&buffer[..1]).unwrap();
+            }
+            got
+        });
+        let pid = bench.daemon.pid();
+        bench
+            .client
+            .enter(|| {
+                let socket = UdpSocket::bind((CLIENT.v4, 5353))?;
+                socket.connect((HOST.v4, port))?;
+                socket.set_read_timeout(Some(Duration::from_secs(2)))?;
+                let mut buffer = [0; 512];
+                for number in 0..sent {
+                    socket.send(&question::bytes(&format!("n{number}.example")))?;
+                    socket.recv(&mut buffer)?;
+                    if number == sent / 2 && port == 53 {
+                        kill(pid, Signal::SIGKILL)?;
+                    }
+                }
+                Ok(())
+            })
+            .unwrap();
+        assert_eq!(reader.join().unwrap(), sent, "datagrams to port {port} were lost");
+    }
+    clock::wait_for("the daemon to end", WAIT, || Ok(bench.daemon.check().is_err().then_some(()))).unwrap();
+    // The last descriptor of a link goes a moment after the process.
+    clock::wait_for("the programs to go", WAIT, || Ok((!bench.attached().contains("xdp")).then_some(()))).unwrap();
+}
+
+#[test]
+fn a_flood_of_random_names_opens_nothing_and_stays_in_its_memory() {
+    let Some(mut bench) = bench("[policy]\nassume_ports = [443]\n[policy.guard]\nallow_networks = [\"10.77.0.0/24\"]\n")
+    else {
+        return;
+    };
+    let resident = |pid: nix::unistd::Pid| {
+        let status = fs::read_to_string(PathBuf::from(format!("/proc/{pid}/status"))).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+        line.trim().trim_end_matches(" kB").trim().parse::<u64>().unwrap()
+    };
+    let pid = bench.daemon.pid();
+    let flood = |from: u32, to: u32| (from..to).map(|number| question::bytes(&question::random_name(number)));
+    bench.send((HOST.v4, 53).into(), flood(0, 200_000));
+    bench.wait("the first part of the flood", |stats| stats.questions >= 200_000);
+    let (before, tables) = (resident(pid), bench.daemon.stats().unwrap().memory_bytes);
+    bench.send((HOST.v4, 53).into(), flood(200_000, 1_000_000));
+    let stats = bench.wait("the whole flood", |stats| stats.questions >= 1_000_000);
+    let after = resident(pid);
+    assert_eq!((stats.leases.opened, stats.names.warmed), (0, 0), "{stats:?}");
+    assert!(after < before + 16 * 1024, "resident memory went from {before} to {after} KiB");
+    assert!(stats.memory_bytes <= tables + (1 << 20), "tables went from {tables} to {} bytes", stats.memory_bytes);
+    // It is still there for a name that matters.
+    bench.ask(&["a.example"]);
+    let asked = stats.questions;
+    bench.wait("another question", |stats| stats.questions > asked);
+}
+
+#[test]
+fn a_reload_takes_what_is_good_and_refuses_what_is_bad() {
+    let Some(mut bench) = bench("") else { return };
+    let file = bench.folder.path().join("prewarm.toml");
+    fs::write(&file, "[policy]\nwaste_budget = \"much\"\n").unwrap();
+    kill(bench.daemon.pid(), Signal::SIGHUP).unwrap();
+    clock::wait_for("the refusal in the log", WAIT, || {
+        Ok(bench.daemon.log_tail().contains("waste_budget").then_some(()))
+    })
+    .unwrap();
+    bench.daemon.stats().unwrap();
+    fs::write(&file, "[policy]\nwaste_budget = 1.0\n").unwrap();
+    let reply = bench.daemon.command(&["config", "reload"]).unwrap();
+    assert!(reply.contains("read again"), "{reply}");
+}
+
+#[test]
+fn interfaces_come_and_go_while_it_runs() {
+    let Some(mut bench) = bench("") else { return };
+    bench.daemon.command(&["detach", "pw-host"]).unwrap();
+    assert!(!bench.attached().contains("xdp"), "{}", bench.attached());
+    bench.ask(&["unseen.example"]);
+    bench.daemon.command(&["attach", "pw-host"]).unwrap();
+    assert!(bench.attached().contains("xdp"), "{}", bench.attached());
+    bench.ask(&["seen.example"]);
+    let stats = bench.wait("the name", |stats| stats.names.known > 0);
+    assert_eq!(stats.names.known, 1, "a question was seen while nothing was attached");
+    assert!(bench.daemon.command(&["attach", "no-such-if"]).is_err());
+}
