@@ -45,7 +45,8 @@ fn every_bad_configuration_is_refused_by_name() {
     for entry in std::fs::read_dir(&folder).expect("the folder of bad files is there") {
         let path = entry.expect("it can be listed").path();
         let file = std::fs::read_to_string(&path).expect("it can be read");
-        let expected = file.lines().next().and_then(|line| line.strip_prefix("# expect: ")).expect("it says what to expect");
+        let expected =
+            file.lines().next().and_then(|line| line.strip_prefix("# expect: ")).expect("it says what to expect");
         let name = path.to_string_lossy();
         for arguments in [&["config", "check", &name][..], &["run", "--iface", "lo", "--config", &name]] {
             let Some(output) = prewarm(arguments) else { return };
@@ -66,7 +67,8 @@ fn the_sample_can_be_used() {
     std::fs::write(file.path(), &sample.stdout).expect("it can be written");
     let check = prewarm(&["config", "check", &file.path().to_string_lossy()]).expect("the binary is there");
     assert_eq!(check.status.code(), Some(0), "{}", text(&check.stderr));
-    let shown = prewarm(&["config", "show", "--config", &file.path().to_string_lossy(), "--json"]).expect("it is there");
+    let shown =
+        prewarm(&["config", "show", "--config", &file.path().to_string_lossy(), "--json"]).expect("it is there");
     let shown: serde_json::Value = serde_json::from_slice(&shown.stdout).expect("it is JSON");
     assert_eq!(shown["schema"], 1);
     assert_eq!(shown["config"]["control"]["group"], "prewarm");

@@ -182,7 +182,8 @@ fn killed_it_leaves_traffic_alone() {
 
 #[test]
 fn a_flood_of_random_names_opens_nothing_and_stays_in_its_memory() {
-    let Some(mut bench) = bench("[policy]\nassume_ports = [443]\n[policy.guard]\nallow_networks = [\"10.77.0.0/24\"]\n")
+    let Some(mut bench) =
+        bench("[policy]\nassume_ports = [443]\n[policy.guard]\nallow_networks = [\"10.77.0.0/24\"]\n")
     else {
         return;
     };

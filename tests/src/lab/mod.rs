@@ -194,7 +194,7 @@ impl Lab<'_> {
     fn configuration(&self) -> String {
         let [v4, v6] = world::SITE_NETWORKS;
         let mut text = format!(
-            "[policy]\nallow_networks = [\"{v4}\", \"{v6}\"]\n\n[resolve]\nservers = [\"{}\"]\n\n\
+            "[policy.guard]\nallow_networks = [\"{v4}\", \"{v6}\"]\n\n[resolve]\nservers = [\"{}\"]\n\n\
              [tls]\nca_file = \"{}\"\n",
             std::net::SocketAddr::new(self.world.gateway_address(), 53),
             self.world.certificates.authority.display(),
