@@ -1,7 +1,7 @@
 //! The control socket: how a running daemon is asked.
 //!
-//! Comes in: requests, one JSON object a line, versioned. Goes out: replies with the request's number; a lease travels
-//! with its reply as a descriptor. Never here: how a question is answered; `app` implements [`Handle`].
+//! Comes in: requests, one JSON object a line, versioned. Goes out: replies with the request's number; leases too, as
+//! `handover` has it. Never here: how a question is answered; `app` implements [`Handle`].
 
 mod client;
 mod exposition;
@@ -13,7 +13,7 @@ mod stats;
 pub use exposition::{Kind, LABELLED, METRICS, Metric, exposition};
 pub use client::{Client, ClientError};
 pub use protocol::{Answer, Failure, FailureCode, ListLimit, NameView, PredictionView, Reply, Request, RequestLine, VERSION};
-pub use server::{Handle, Response, serve};
+pub use server::{Handle, serve};
 pub use socket::{SocketError, bind};
 pub use stats::{
     AttachmentView, LatencyView, LeaseCounts, NameCounts, PacketCounts, PredictionCounts, STATS_SCHEMA, Stats, WarmCounts,

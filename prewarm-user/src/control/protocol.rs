@@ -1,9 +1,9 @@
-//! What is said over the control socket.
+//! What is said over the control socket, beside the leases of [`crate::handover::protocol`].
 
 use serde::{Deserialize, Serialize};
 
 use super::Stats;
-use crate::{handover::TakeRequest, lease::LeaseView};
+use crate::lease::LeaseView;
 
 /// The protocol's version. A daemon refuses another major version and says which it speaks.
 pub const VERSION: u32 = 1;
@@ -31,10 +31,6 @@ pub enum Request {
     Names(ListLimit),
     /// What is expected: the queue of intents, by value and deadline.
     Predictions(ListLimit),
-    /// A lease for a destination.
-    Take(TakeRequest),
-    /// What became of a lease that was handed over.
-    Taken(crate::handover::TakenReport),
     /// Read the configuration again.
     Reload,
     /// Attach to one more interface.
@@ -90,8 +86,6 @@ pub enum Answer {
     Names(Vec<NameView>),
     /// To [`Request::Predictions`].
     Predictions(Vec<PredictionView>),
-    /// To [`Request::Take`]; a lease's descriptor comes with it.
-    Lease(Option<crate::handover::LeaseGrant>),
     /// To what only does something: a line for a person.
     Done(String),
 }

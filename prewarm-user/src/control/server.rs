@@ -1,61 +1,55 @@
 //! The daemon's end of the control socket.
 
-use std::{os::fd::OwnedFd, sync::Arc, time::Duration};
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
+use serde::Deserialize;
 use tokio::{
-    io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader},
-    net::{
-        UnixListener, UnixStream,
-        unix::{OwnedReadHalf, OwnedWriteHalf},
-    },
+    net::{UnixListener, UnixStream},
     sync::Semaphore,
 };
 
-use super::{
-    Answer, Failure, FailureCode, Reply, Request, RequestLine, VERSION,
-    protocol::Outcome,
+use super::{Answer, Failure, FailureCode, Reply, Request, VERSION, protocol::Outcome};
+use crate::{
+    handover::{
+        lines::Lines,
+        protocol::{Ask, Request as LeaseRequest},
+        serve::Grants,
+    },
+    lease::Pool,
 };
-use crate::handover::send_with_fd;
 
-/// The longest request.
-const LINE: u64 = 64 * 1024;
 /// Clients at once; more wait.
 const CLIENTS: usize = 256;
-
-/// What goes back: an answer, and with a lease its descriptor.
-#[derive(Debug)]
-pub struct Response {
-    /// The answer, or why there is none.
-    pub result: Result<Answer, Failure>,
-    /// The connection that goes with [`Answer::Lease`].
-    pub descriptor: Option<OwnedFd>,
-}
-
-impl From<Result<Answer, Failure>> for Response {
-    fn from(result: Result<Answer, Failure>) -> Self {
-        Self { result, descriptor: None }
-    }
-}
 
 /// Answers requests.
 pub trait Handle: Send + Sync + 'static {
     /// Answers one request.
-    fn answer(&self, request: Request) -> impl Future<Output = Response> + Send;
+    fn answer(&self, request: Request) -> impl Future<Output = Result<Answer, Failure>> + Send;
 
-    /// Is told that the reply to a take could not be delivered, so its lease is lost.
-    fn undelivered(&self);
+    /// Is told that a program connects to `destination`, and whether it got a lease.
+    fn connected(&self, destination: SocketAddr, leased: bool);
+}
+
+/// What every line has; the rest is read by whom it concerns.
+#[derive(Deserialize)]
+struct Head<'a> {
+    v: u32,
+    #[serde(default)]
+    id: u64,
+    #[serde(borrow)]
+    request: &'a serde_json::value::RawValue,
 }
 
 /// Serves clients until the task is dropped.
-pub async fn serve<H: Handle>(listener: UnixListener, handle: Arc<H>) {
+pub async fn serve<H: Handle>(listener: UnixListener, pool: Pool, handle: Arc<H>) {
     let places = Arc::new(Semaphore::new(CLIENTS));
     loop {
         let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
         match listener.accept().await {
             Ok((stream, _)) => {
-                let handle = Arc::clone(&handle);
+                let (handle, pool) = (Arc::clone(&handle), pool.clone());
                 tokio::spawn(async move {
-                    if let Err(error) = converse(stream, &*handle).await {
+                    if let Err(error) = converse(stream, pool, &*handle).await {
                         tracing::debug!(%error, "control: a client left");
                     }
                     drop(place);
@@ -70,67 +64,63 @@ pub async fn serve<H: Handle>(listener: UnixListener, handle: Arc<H>) {
     }
 }
 
-async fn converse<H: Handle>(stream: UnixStream, handle: &H) -> std::io::Result<()> {
-    let (reader, mut writer) = stream.into_split();
-    let mut reader: BufReader<OwnedReadHalf> = BufReader::new(reader);
-    let mut line = Vec::new();
-    loop {
-        line.clear();
-        let read = (&mut reader).take(LINE).read_until(b'\n', &mut line).await?;
-        if read == 0 {
-            return Ok(());
-        }
-        if line.last() != Some(&b'\n') {
-            let complaint = format!("a request is one line of at most {LINE} bytes");
-            return reply(&mut writer, 0, failure(FailureCode::Malformed, complaint).into()).await;
-        }
-        let (id, response) = match read_request(&line) {
-            Ok(RequestLine { id, request, .. }) => (id, handle.answer(request).await),
-            Err((id, refusal)) => (id, Err(refusal).into()),
-        };
-        let lease = response.descriptor.is_some();
-        if let Err(error) = reply(&mut writer, id, response).await {
-            if lease {
-                handle.undelivered();
+async fn converse<H: Handle>(stream: UnixStream, pool: Pool, handle: &H) -> io::Result<()> {
+    let mut lines = Lines::new(stream);
+    let mut grants = Grants::new(pool);
+    while let Some(line) = lines.next().await? {
+        if let Ok(request) = serde_json::from_slice::<LeaseRequest>(&line) {
+            let leased = grants.handle(&mut lines, &request).await?;
+            if let Ask::Take(want) = request.request {
+                handle.connected(want.destination, leased);
             }
-            return Err(error);
+            continue;
         }
+        let (id, result) = match read(&line) {
+            Ok((id, request)) => (id, handle.answer(request).await),
+            Err((id, failure)) => (id, Err(failure)),
+        };
+        let result = match result {
+            Ok(answer) => Outcome::Ok(answer),
+            Err(failure) => Outcome::Error(failure),
+        };
+        lines.send(&serde_json::to_vec(&Reply { v: VERSION, id, result })?, None).await?;
     }
+    Ok(())
 }
 
-/// The request in `line`; the version is looked at before anything else, so that a newer client is told so.
-fn read_request(line: &[u8]) -> Result<RequestLine, (u64, Failure)> {
-    #[derive(serde::Deserialize)]
-    struct Head {
-        v: u32,
-        #[serde(default)]
-        id: u64,
-    }
+/// The request in `line`. The version is looked at before anything else, so that a newer client is told so.
+fn read(line: &[u8]) -> Result<(u64, Request), (u64, Failure)> {
     let malformed = |error: serde_json::Error| Failure {
         code: FailureCode::Malformed,
         message: format!("the request is not understood: {error}"),
     };
-    let head: Head = serde_json::from_slice(line).map_err(|error| (0, malformed(error)))?;
+    let head: Head<'_> = serde_json::from_slice(line).map_err(|error| (0, malformed(error)))?;
     if head.v != VERSION {
         let message = format!("the daemon speaks version {VERSION} of the protocol, not {}", head.v);
         return Err((head.id, Failure { code: FailureCode::Version, message }));
     }
-    serde_json::from_slice(line).map_err(|error| (head.id, malformed(error)))
+    let request = serde_json::from_str(head.request.get()).map_err(|error| (head.id, malformed(error)))?;
+    Ok((head.id, request))
 }
 
-fn failure(code: FailureCode, message: String) -> Result<Answer, Failure> {
-    Err(Failure { code, message })
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-async fn reply(writer: &mut OwnedWriteHalf, id: u64, response: Response) -> std::io::Result<()> {
-    let result = match response.result {
-        Ok(answer) => Outcome::Ok(answer),
-        Err(failure) => Outcome::Error(failure),
-    };
-    let mut line = serde_json::to_vec(&Reply { v: VERSION, id, result })?;
-    line.push(b'\n');
-    match response.descriptor {
-        Some(descriptor) => send_with_fd(writer.as_ref(), &line, &descriptor).await,
-        None => writer.write_all(&line).await,
+    #[test]
+    fn requests_are_read_or_refused_with_their_number() {
+        let (id, request) = read(br#"{"v":1,"id":7,"request":"stats"}"#).unwrap();
+        assert_eq!((id, request), (7, Request::Stats));
+        let (_, request) = read(br#"{"v":1,"id":8,"request":{"names":{"limit":5}}}"#).unwrap();
+        assert!(matches!(request, Request::Names(limit) if limit.limit == 5));
+        for (line, id, code) in [
+            (&br#"{"v":2,"id":9,"request":"stats"}"#[..], 9, FailureCode::Version),
+            (br#"{"v":1,"id":9,"request":"nonsense"}"#, 9, FailureCode::Malformed),
+            (b"nonsense", 0, FailureCode::Malformed),
+            (b"", 0, FailureCode::Malformed),
+        ] {
+            let (told, failure) = read(line).unwrap_err();
+            assert_eq!((told, failure.code), (id, code), "{}", String::from_utf8_lossy(line));
+        }
     }
 }
