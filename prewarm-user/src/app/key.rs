@@ -46,7 +46,8 @@ pub(super) fn read_or_make(state: &Path) -> anyhow::Result<[u8; LENGTH]> {
         file.sync_all()?;
         fs::rename(&unborn, &path)
     };
-    write().with_context(|| format!("could not write {shown}\nhint: name a folder that can be written with --state"))?;
+    write()
+        .with_context(|| format!("could not write {shown}\nhint: name a folder that can be written with --state"))?;
     Ok(key)
 }
 

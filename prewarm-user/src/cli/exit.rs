@@ -35,6 +35,24 @@ pub fn code_of(error: &anyhow::Error) -> ExitCode {
     ExitCode::from(if forbidden { PRIVILEGE } else { ERROR })
 }
 
+/// Tells a person what went wrong, with its causes; a hint stays on a line of its own.
+#[expect(clippy::print_stderr, reason = "complaints belong on standard error")]
+pub fn complain(error: &anyhow::Error) {
+    let mut text = String::new();
+    let mut hints = String::new();
+    for (depth, cause) in error.chain().enumerate() {
+        let cause = cause.to_string();
+        let (message, hint) = cause.split_once("\nhint: ").unwrap_or((&cause, ""));
+        text.push_str(if depth == 0 { "error: " } else { ": " });
+        text.push_str(message);
+        if !hint.is_empty() {
+            hints.push_str("\nhint: ");
+            hints.push_str(hint);
+        }
+    }
+    eprintln!("{text}{hints}");
+}
+
 #[cfg(test)]
 mod tests {
     use anyhow::Context as _;

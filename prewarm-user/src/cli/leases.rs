@@ -16,15 +16,16 @@ pub(super) fn run(arguments: &ListArguments) -> anyhow::Result<ExitCode> {
     } else {
         let header = ["DESTINATION", "ORIGIN", "STATE", "AGE s", "EXPIRES IN s", "RTT ms", "REASON"];
         let mut table = output::table(&header, &[3, 4, 5]);
+        let number = |value: Option<f64>| value.map_or_else(|| "-".to_owned(), |value| format!("{value:.1}"));
         for lease in &leases {
             table.add_row([
-                lease.destination.to_string(),
-                lease.origin.to_string(),
+                lease.destination.map_or_else(|| "-".to_owned(), |destination| destination.to_string()),
+                lease.origin.clone(),
                 lease.state.to_string(),
                 format!("{:.1}", lease.age_seconds),
-                format!("{:.1}", lease.expires_in_seconds),
-                format!("{:.1}", lease.rtt_ms),
-                lease.reason.clone(),
+                number(lease.expires_in_seconds),
+                number(lease.rtt_ms),
+                lease.reason.to_string(),
             ]);
         }
         output::line(&table.to_string())?;

@@ -21,7 +21,7 @@ use std::{path::PathBuf, process::ExitCode};
 
 use clap::{Args, Parser, Subcommand};
 
-pub use exit::{FINE, MissingPrivilege, code_of};
+pub use exit::{FINE, MissingPrivilege, code_of, complain};
 pub use run::RunArguments;
 
 use crate::{
@@ -50,7 +50,7 @@ pub enum Command {
     /// Runs the daemon.
     Run(RunArguments),
     /// Runs a program whose connections are taken from the leases that wait for them.
-    Exec(exec::ExecArguments),
+    Exec(exec::Args),
     /// Shows the numbers.
     Stats(stats::StatsArguments),
     /// Lists the connections that are held.
@@ -83,7 +83,7 @@ impl Command {
     pub fn carry_out(self) -> anyhow::Result<ExitCode> {
         match self {
             Self::Run(_) => anyhow::bail!("the daemon is started by the binary"),
-            Self::Exec(arguments) => arguments.run(),
+            Self::Exec(arguments) => Ok(exec::run(arguments)),
             Self::Stats(arguments) => arguments.run(),
             Self::Leases(arguments) => leases::run(&arguments),
             Self::Names(arguments) => names::run(&arguments),

@@ -35,7 +35,7 @@ pub(crate) fn json_list(key: &str, rows: &impl Serialize) -> io::Result<()> {
 /// A table without lines, which other tools can cut apart; the columns in `right` are numbers.
 pub(crate) fn table(header: &[&str], right: &[usize]) -> Table {
     let mut table = Table::new();
-    table.load_preset(presets::NOTHING).set_header(header.iter().copied());
+    table.load_style(presets::NOTHING).set_header(header.iter().copied());
     for &column in right {
         if let Some(column) = table.column_mut(column) {
             column.set_cell_alignment(CellAlignment::Right);

@@ -93,7 +93,11 @@ fn shown(stats: &Stats) -> String {
         ),
     );
     let names = &stats.names;
-    row("names known", names.known.to_string(), format!("{:.1} MiB of tables", stats.memory_bytes as f64 / 1_048_576.0));
+    row(
+        "names known",
+        names.known.to_string(),
+        format!("{:.1} MiB of tables", stats.memory_bytes as f64 / 1_048_576.0),
+    );
     row("names warmed", names.warmed.to_string(), format!("{} used, {} failed", names.used, names.failed));
     let leases = &stats.leases;
     row(
@@ -105,7 +109,11 @@ fn shown(stats: &Stats) -> String {
         ),
     );
     row("ring to dial", stats.ring_to_dial_us.count.to_string(), latency(&stats.ring_to_dial_us, "µs"));
-    row("warms sent", stats.warms.sent.to_string(), format!("{} used, {} failed", stats.warms.used, stats.warms.failed));
+    row(
+        "warms sent",
+        stats.warms.sent.to_string(),
+        format!("{} used, {} failed", stats.warms.used, stats.warms.failed),
+    );
     row("saved", format!("{:.0} ms", stats.saved_ms.total), latency(&stats.saved_ms, "ms"));
     let mut text = table.to_string();
     for complaint in &stats.health {

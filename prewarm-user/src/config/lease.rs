@@ -1,14 +1,81 @@
-//! Stub until the lease part lands.
+//! How many connections are kept open ahead of need, for how long, and how hard that is tried.
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-/// Leases.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+
+use super::within;
+use crate::model::Origin;
+
+/// Leases: connections that are open before anybody asks.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
-pub struct LeaseSettings {}
+pub struct LeaseSettings {
+    /// Leases and dials at the same time, over all origins; 0 opens none.
+    pub total: u32,
+    /// Leases and dials at the same time to one origin.
+    pub per_origin: u32,
+    /// Leases and dials at the same time to one address, whatever names it has.
+    pub per_address: u32,
+    /// Dials a second, over all origins, on average.
+    pub dials_per_second: f64,
+    /// Dials that may start at once after a quiet time.
+    pub dial_burst: u32,
+    /// How long an unused lease is kept, in seconds; origins that close sooner are learnt. The earliest of the usual
+    /// servers closes after 51 s.
+    pub idle_seconds: f64,
+    /// When a connection attempt is given up, in seconds.
+    pub connect_timeout_seconds: f64,
+    /// How long an attempt has to itself before the next address is tried too, in milliseconds (RFC 8305: 100 to 2000).
+    pub attempt_delay_ms: u32,
+    /// The pause after the first failure to reach an origin, in seconds; it doubles with each that follows.
+    pub backoff_seconds: f64,
+    /// The longest such pause, in seconds.
+    pub backoff_ceiling_seconds: f64,
+    /// Failures in a row after which an origin is left alone for the longest pause; then one trial decides.
+    pub breaker_failures: u32,
+    /// Origins (NAME:PORT) whose server speaks first: what it says stays in the connection for the program.
+    pub speaks_first: Vec<String>,
+}
+
+impl Default for LeaseSettings {
+    fn default() -> Self {
+        Self {
+            total: 256,
+            per_origin: 2,
+            per_address: 4,
+            dials_per_second: 20.0,
+            dial_burst: 20,
+            idle_seconds: 22.0,
+            connect_timeout_seconds: 3.0,
+            attempt_delay_ms: 250,
+            backoff_seconds: 1.0,
+            backoff_ceiling_seconds: 300.0,
+            breaker_failures: 5,
+            speaks_first: Vec::new(),
+        }
+    }
+}
+
 impl LeaseSettings {
+    /// Whether the settings can be worked with.
+    ///
     /// # Errors
-    /// Never.
+    /// The key that is wrong, and what to do.
     pub fn check(&self) -> Result<(), String> {
-        Ok(())
+        within("lease.total", self.total, 0..=65_536)?;
+        within("lease.per_origin", self.per_origin, 1..=64)?;
+        within("lease.per_address", self.per_address, 1..=256)?;
+        within("lease.dials_per_second", self.dials_per_second, 0.1..=10_000.0)?;
+        within("lease.dial_burst", self.dial_burst, 1..=10_000)?;
+        within("lease.idle_seconds", self.idle_seconds, 1.0..=300.0)?;
+        within("lease.connect_timeout_seconds", self.connect_timeout_seconds, 0.1..=60.0)?;
+        within("lease.attempt_delay_ms", self.attempt_delay_ms, 100..=2000)?;
+        within("lease.backoff_seconds", self.backoff_seconds, 0.1..=60.0)?;
+        within("lease.backoff_ceiling_seconds", self.backoff_ceiling_seconds, self.backoff_seconds..=86_400.0)?;
+        within("lease.breaker_failures", self.breaker_failures, 1..=1000)?;
+        match self.speaks_first.iter().find(|origin| origin.parse::<Origin>().is_err()) {
+            Some(bad) => Err(format!("lease.speaks_first: {bad:?} is not NAME:PORT")),
+            None => Ok(()),
+        }
     }
 }

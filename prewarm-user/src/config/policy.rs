@@ -38,10 +38,8 @@ pub struct PolicySettings {
     pub queue: u32,
     /// Look-ups under way at once, 1 to 65536.
     pub max_resolves: u32,
-    /// Leases dialling or waiting at once, 1 to 65536.
+    /// Leases dialling or waiting at once, 1 to 65536; one waits for each origin at most.
     pub max_leases: u32,
-    /// Leases dialling or waiting for one origin, 1 to 64.
-    pub max_leases_per_origin: u32,
     /// Warm requests under way at once, 1 to 65536.
     pub max_warms: u32,
     /// Look-ups a second, 0.1 to 100000, with a burst of as many.
@@ -123,7 +121,6 @@ impl Default for PolicySettings {
             queue: 4096,
             max_resolves: 64,
             max_leases: 256,
-            max_leases_per_origin: 2,
             max_warms: 16,
             resolves_per_second: 200.0,
             dials_per_second: 50.0,
@@ -192,7 +189,6 @@ impl PolicySettings {
         within("policy.queue", self.queue, 1..=65_536)?;
         within("policy.max_resolves", self.max_resolves, 1..=65_536)?;
         within("policy.max_leases", self.max_leases, 1..=65_536)?;
-        within("policy.max_leases_per_origin", self.max_leases_per_origin, 1..=64)?;
         within("policy.max_warms", self.max_warms, 1..=65_536)?;
         within("policy.resolves_per_second", self.resolves_per_second, 0.1..=100_000.0)?;
         within("policy.dials_per_second", self.dials_per_second, 0.1..=100_000.0)?;

@@ -16,7 +16,9 @@ const PATIENCE: Duration = Duration::from_secs(5);
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
     /// Nobody listens.
-    #[error("no prewarm answers on {path}\nhint: start it with `prewarm run --iface IF`, or name its socket with --socket")]
+    #[error(
+        "no prewarm answers on {path}\nhint: start it with `prewarm run --iface IF`, or name its socket with --socket"
+    )]
     Absent {
         /// Where.
         path: PathBuf,

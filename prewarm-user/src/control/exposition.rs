@@ -3,11 +3,7 @@
 use prometheus_client::{
     collector::Collector,
     encoding::{DescriptorEncoder, EncodeMetric as _, text::encode},
-    metrics::{
-        counter::ConstCounter,
-        family::MetricConstructor as _,
-        gauge::ConstGauge,
-    },
+    metrics::{counter::ConstCounter, gauge::ConstGauge},
     registry::Registry,
 };
 

@@ -10,11 +10,14 @@ mod server;
 mod socket;
 mod stats;
 
-pub use exposition::{Kind, LABELLED, METRICS, Metric, exposition};
 pub use client::{Client, ClientError};
-pub use protocol::{Answer, Failure, FailureCode, ListLimit, NameView, PredictionView, Reply, Request, RequestLine, VERSION};
+pub use exposition::{Kind, LABELLED, METRICS, Metric, exposition};
+pub use protocol::{
+    Answer, Failure, FailureCode, ListLimit, NameView, PredictionView, Reply, Request, RequestLine, VERSION,
+};
 pub use server::{Handle, serve};
 pub use socket::{SocketError, bind};
 pub use stats::{
-    AttachmentView, LatencyView, LeaseCounts, NameCounts, PacketCounts, PredictionCounts, STATS_SCHEMA, Stats, WarmCounts,
+    AttachmentView, LatencyView, LeaseCounts, NameCounts, PacketCounts, PredictionCounts, STATS_SCHEMA, Stats,
+    WarmCounts,
 };

@@ -147,4 +147,6 @@ pub struct PredictionView {
     pub starts_in_ms: f64,
     /// Milliseconds until it is of no more use.
     pub deadline_in_ms: f64,
+    /// Whether it is under way.
+    pub started: bool,
 }

@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::kernel::{Attachment, Egress, Ingress};
+
 /// The version of [`Stats`]' form; it grows when a key changes its meaning or goes.
 pub const STATS_SCHEMA: u32 = 1;
 
@@ -156,4 +158,29 @@ pub struct AttachmentView {
     pub reason: Option<String>,
     /// "tcx", "clsact" or "off".
     pub egress: String,
+}
+
+impl AttachmentView {
+    /// Both hooks on one line.
+    #[must_use]
+    pub fn shown(&self) -> String {
+        let reason = self.reason.as_ref().map(|reason| format!(" ({reason})")).unwrap_or_default();
+        format!("XDP {}{reason}, egress {}", self.xdp, self.egress)
+    }
+}
+
+impl From<&Attachment> for AttachmentView {
+    fn from(from: &Attachment) -> Self {
+        let (xdp, reason) = match &from.ingress {
+            Ingress::Native => ("native", None),
+            Ingress::Generic(reason) => ("generic", reason.clone()),
+            Ingress::Off => ("off", None),
+        };
+        let egress = match from.egress {
+            Egress::Tcx => "tcx",
+            Egress::Clsact => "clsact",
+            Egress::Off => "off",
+        };
+        Self { interface: from.interface.clone(), xdp: xdp.to_owned(), reason, egress: egress.to_owned() }
+    }
 }

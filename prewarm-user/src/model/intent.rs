@@ -112,6 +112,11 @@ pub enum Verdict {
     Late,
     /// It could not be made.
     Failed,
+    /// The origin asked to be left alone (status 429 or 503).
+    PushedBack {
+        /// For how long, if it said so (RFC 9110, 10.2.3).
+        retry_after: Option<Duration>,
+    },
     /// A guard rail, a budget or a breaker kept it from being tried.
     Refused,
 }

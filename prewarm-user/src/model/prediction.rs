@@ -11,7 +11,10 @@ pub struct Prediction {
     pub resource: ResourceId,
     /// The probability that it is accessed within the predictor's horizon, 0 to 1.
     pub probability: f64,
-    /// When half of the accesses that come have come, counted from the event the prediction was made at.
+    /// By when one of ten of the accesses that come has come, counted from the event the prediction was made at; what is
+    /// made ready should be ready then.
+    pub earliest_in: Duration,
+    /// When half of the accesses that come have come.
     pub expected_in: Duration,
     /// By when nine of ten of them have come.
     pub latest_in: Duration,

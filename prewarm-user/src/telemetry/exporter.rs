@@ -13,11 +13,14 @@ use tokio::{net::TcpListener, sync::Semaphore};
 const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
 /// Scrapers served at once; more wait.
 const CONNECTIONS: usize = 8;
+/// Where the page is.
+const PATH: &str = "/metrics";
 
 /// Serves `page` at `/metrics` until the task is dropped. Anything else is 404; nothing can be changed through it.
-pub async fn serve<F>(listener: TcpListener, page: F)
+pub async fn serve<F, P>(listener: TcpListener, page: F)
 where
-    F: Fn() -> String + Send + Sync + 'static,
+    F: Fn() -> P + Send + Sync + 'static,
+    P: Future<Output = String> + Send,
 {
     let page = Arc::new(page);
     let places = Arc::new(Semaphore::new(CONNECTIONS));
@@ -34,9 +37,13 @@ where
         };
         let page = Arc::clone(&page);
         tokio::spawn(async move {
-            let service = service_fn(move |request| {
-                let response = answer(&request, &*page);
-                async move { Ok::<_, Infallible>(response) }
+            let service = service_fn(move |request: Request<Incoming>| {
+                let page = Arc::clone(&page);
+                async move {
+                    let is_page = request.method() == Method::GET && request.uri().path() == PATH;
+                    let body = if is_page { page().await } else { String::new() };
+                    Ok::<_, Infallible>(answer(&request, body))
+                }
             });
             let served = http1::Builder::new()
                 .timer(TokioTimer::new())
@@ -52,12 +59,10 @@ where
     }
 }
 
-fn answer(request: &Request<Incoming>, page: &(impl Fn() -> String + ?Sized)) -> Response<Full<Bytes>> {
+fn answer(request: &Request<Incoming>, page: String) -> Response<Full<Bytes>> {
     let (status, kind, body) = match (request.method(), request.uri().path()) {
-        (&Method::GET | &Method::HEAD, "/metrics") => {
-            (StatusCode::OK, "application/openmetrics-text; version=1.0.0; charset=utf-8", page())
-        }
-        (_, "/metrics") => (StatusCode::METHOD_NOT_ALLOWED, "text/plain", String::new()),
+        (&Method::GET, PATH) => (StatusCode::OK, "application/openmetrics-text; version=1.0.0; charset=utf-8", page),
+        (_, PATH) => (StatusCode::METHOD_NOT_ALLOWED, "text/plain", String::new()),
         _ => (StatusCode::NOT_FOUND, "text/plain", "the metrics are at /metrics\n".to_owned()),
     };
     let mut response = Response::new(Full::new(Bytes::from(body)));
@@ -78,7 +83,7 @@ mod tests {
     async fn ask(request: &str) -> String {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let server = tokio::spawn(serve(listener, || "prewarm_x_total 1\n# EOF\n".to_owned()));
+        let server = tokio::spawn(serve(listener, || async { "prewarm_x_total 1\n# EOF\n".to_owned() }));
         let mut stream = TcpStream::connect(address).await.unwrap();
         stream.write_all(request.as_bytes()).await.unwrap();
         let mut reply = String::new();

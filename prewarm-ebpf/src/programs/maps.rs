@@ -1,0 +1,49 @@
+//! Maps and globals. All are bounded; none grows by what a packet says.
+
+use aya_ebpf::{
+    Global,
+    macros::map,
+    maps::{Array, PerCpuArray, RingBuf},
+};
+use prewarm_ebpf::{
+    HashKey, KEY_WORDS,
+    abi::{ABI_MARK, ABI_VERSION, COUNTERS_LENGTH, KNOWN_ENTRIES, RECENT_ENTRIES, RING_BYTES, RecentSlot},
+};
+
+#[map]
+pub(crate) static RING: RingBuf = RingBuf::with_byte_size(RING_BYTES, 0);
+#[map]
+pub(crate) static KNOWN: Array<u64> = Array::with_max_entries(KNOWN_ENTRIES, 0);
+#[map]
+pub(crate) static RECENT: Array<RecentSlot> = Array::with_max_entries(RECENT_ENTRIES, 0);
+#[map]
+pub(crate) static COUNTERS: PerCpuArray<[u64; COUNTERS_LENGTH]> = PerCpuArray::with_max_entries(2, 0);
+#[map]
+pub(crate) static SLEEPING: Array<u64> = Array::with_max_entries(1, 0);
+
+#[unsafe(no_mangle)]
+static KEY: Global<HashKey> = Global::new([0; KEY_WORDS]);
+#[unsafe(no_mangle)]
+pub(crate) static OWN_MARK: Global<u32> = Global::new(0);
+#[unsafe(no_mangle)]
+pub(crate) static WINDOW: Global<u64> = Global::new(0);
+#[unsafe(no_mangle)]
+pub(crate) static TICKS: Global<u64> = Global::new(250);
+
+/// Where user space finds the version.
+#[repr(C)]
+pub(crate) struct Mark([u8; 12], u32);
+#[unsafe(no_mangle)]
+#[used]
+static ABI: Mark = Mark(ABI_MARK, ABI_VERSION);
+
+/// The hash key as user space set it at load.
+#[inline(always)]
+pub(crate) fn key() -> &'static HashKey {
+    let mut key = (&raw const KEY).cast::<HashKey>();
+    // The compiler knows the static's zeros and would compute with them; user space overrides them before the load.
+    // SAFETY: a move onto itself, which takes the pointer out of the compiler's sight.
+    unsafe { core::arch::asm!("{key} = {key}", key = inout(reg) key, options(pure, nomem, nostack)) };
+    // SAFETY: a `Global` is transparent over its value, which lives as long as the program.
+    unsafe { &*key }
+}

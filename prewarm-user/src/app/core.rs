@@ -1,0 +1,266 @@
+//! The task that owns what decides: it reads the ring, hands intents on, and answers what is asked of its tables.
+//!
+//! It waits for nobody: what cannot be handed on at once is refused and counted.
+
+use std::{
+    net::IpAddr,
+    sync::{Arc, PoisonError, RwLock},
+    time::Duration,
+};
+
+use ipnet::IpNet;
+use tokio::{
+    sync::{mpsc, oneshot, watch},
+    time::sleep_until,
+};
+
+use super::decide::{Decider, Decisions};
+use crate::{
+    config::Config,
+    control::{AttachmentView, NameView, PredictionView},
+    history::Learned,
+    kernel::{EventSource, Hooks, KernelCounters, KernelError},
+    model::{Action, ActionKind, Intent, Observation, Outcome, Timestamp, Verdict},
+    policy,
+    telemetry::{Clock, Latency},
+};
+
+/// The pause between looks at what has aged, when nothing else is due.
+const AGEING: Duration = Duration::from_secs(1);
+
+/// What is asked of the task.
+#[derive(Debug)]
+pub(super) enum Question {
+    /// The numbers it keeps.
+    Numbers(oneshot::Sender<Numbers>),
+    /// The names it knows, the most recently asked first, at most so many.
+    Names(usize, oneshot::Sender<Vec<NameView>>),
+    /// What it expects, at most so many.
+    Predictions(usize, oneshot::Sender<Vec<PredictionView>>),
+    /// Attach to an interface; the answer is a line for a person either way.
+    Attach(String, oneshot::Sender<Result<String, String>>),
+    /// Detach from one.
+    Detach(String, oneshot::Sender<Result<String, String>>),
+    /// Take these settings.
+    Settings(Box<Config>),
+}
+
+/// The numbers that only this task has.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Numbers {
+    pub(super) kernel: KernelCounters,
+    pub(super) attachments: Vec<AttachmentView>,
+    pub(super) policy: policy::Counters,
+    pub(super) known: u64,
+    pub(super) pending: u64,
+    pub(super) bytes: u64,
+    pub(super) overflow: u64,
+    pub(super) decider: super::DeciderCounters,
+}
+
+/// Why the task woke.
+enum Wake {
+    Ring(Result<(), KernelError>),
+    Outcome(Outcome),
+    Observation(Observation),
+    Question(Question),
+    Time,
+    Stop,
+}
+
+/// What the task is made of.
+pub(super) struct Core<S> {
+    pub(super) source: S,
+    pub(super) hooks: Hooks,
+    pub(super) decider: Decider,
+    pub(super) clock: Clock,
+    pub(super) intents: mpsc::Sender<Intent>,
+    pub(super) outcomes: mpsc::Receiver<Outcome>,
+    pub(super) observations: mpsc::Receiver<Observation>,
+    pub(super) questions: mpsc::Receiver<Question>,
+    pub(super) own: Vec<IpNet>,
+    pub(super) guard: Arc<RwLock<policy::Guard>>,
+    pub(super) ring_to_intent: Arc<Latency>,
+    pub(super) saved: Arc<Latency>,
+    pub(super) stop: watch::Receiver<bool>,
+}
+
+impl<S: EventSource> Core<S> {
+    /// Runs until it is stopped or the ring is gone, then detaches everything.
+    pub(super) async fn run(mut self) -> anyhow::Result<()> {
+        let mut batch = Vec::with_capacity(1024);
+        let mut decisions = Decisions::default();
+        let mut overflow = 0;
+        let mut aged = self.clock.now();
+        let result = loop {
+            let now = self.clock.now();
+            let ageing = aged + AGEING;
+            let due = self.decider.next_tick(now).map_or(ageing, |due| due.min(ageing)).max(now);
+            // Only the source and the receivers are borrowed while it waits.
+            let wake = tokio::select! {
+                read = self.source.read(&mut batch) => Wake::Ring(read),
+                Some(outcome) = self.outcomes.recv() => Wake::Outcome(outcome),
+                Some(observation) = self.observations.recv() => Wake::Observation(observation),
+                Some(question) = self.questions.recv() => Wake::Question(question),
+                () = sleep_until(self.clock.instant(due)) => Wake::Time,
+                _ = self.stop.wait_for(|stop| *stop) => Wake::Stop,
+            };
+            match wake {
+                Wake::Ring(Ok(())) => self.take_in(&mut batch, &mut decisions),
+                Wake::Ring(Err(error)) => break Err(anyhow::Error::new(error).context("the ring")),
+                Wake::Outcome(outcome) => self.settle(&outcome),
+                Wake::Observation(observation) => {
+                    batch.push(observation);
+                    self.take_in(&mut batch, &mut decisions);
+                }
+                Wake::Question(question) => self.answer(question, overflow),
+                Wake::Time => {
+                    aged = self.clock.now();
+                    self.decider.tick(aged, &mut decisions);
+                }
+                Wake::Stop => break Ok(()),
+            }
+            self.hand_on(&mut decisions, &mut overflow);
+        };
+        self.hooks.detach_all();
+        result
+    }
+
+    fn take_in(&mut self, batch: &mut Vec<Observation>, decisions: &mut Decisions) {
+        for observation in batch.drain(..) {
+            let now = self.clock.now();
+            self.decider.observe(now, &observation, decisions);
+            self.ring_to_intent.record(self.clock.now().since(observation.at));
+        }
+    }
+
+    fn hand_on(&mut self, decisions: &mut Decisions, overflow: &mut u64) {
+        for change in decisions.learned.drain(..) {
+            let written = match change {
+                Learned::New(resource) => self.hooks.known().insert(resource),
+                Learned::Forgotten(resource) => self.hooks.known().remove(resource),
+            };
+            if let Err(error) = written {
+                // The name only travels once more than it had to.
+                tracing::debug!(%error, "the table of known names");
+            }
+        }
+        decisions.settled.clear();
+        for intent in decisions.intents.drain(..) {
+            if let Err(refused) = self.intents.try_send(intent) {
+                *overflow += 1;
+                let intent = refused.into_inner();
+                let outcome = Outcome {
+                    intent: intent.id,
+                    resource: intent.resource,
+                    kind: intent.action.kind(),
+                    at: self.clock.now(),
+                    verdict: Verdict::Refused,
+                };
+                self.decider.outcome(&outcome);
+            }
+        }
+    }
+
+    fn settle(&mut self, outcome: &Outcome) {
+        if let (ActionKind::Lease, Verdict::Used { saved }) = (outcome.kind, &outcome.verdict) {
+            self.saved.record(*saved);
+        }
+        self.decider.outcome(outcome);
+    }
+
+    fn answer(&mut self, question: Question, overflow: u64) {
+        // Whoever asked may have gone; then nobody misses the answer.
+        match question {
+            Question::Numbers(to) => drop(to.send(self.numbers(overflow))),
+            Question::Names(limit, to) => drop(to.send(self.names(limit))),
+            Question::Predictions(limit, to) => drop(to.send(self.predictions(limit))),
+            Question::Attach(interface, to) => drop(to.send(self.attach(&interface))),
+            Question::Detach(interface, to) => drop(to.send(self.detach(&interface))),
+            Question::Settings(config) => self.set(&config),
+        }
+    }
+
+    fn set(&mut self, config: &Config) {
+        self.decider.set_policy(self.clock.now(), &config.policy, &self.own);
+        let guard = policy::Guard::new(&config.policy.guard, &self.own);
+        *self.guard.write().unwrap_or_else(PoisonError::into_inner) = guard;
+    }
+
+    fn numbers(&self, overflow: u64) -> Numbers {
+        Numbers {
+            kernel: self.hooks.counters().unwrap_or_default(),
+            attachments: self.hooks.attachments().iter().map(AttachmentView::from).collect(),
+            policy: self.decider.policy().counters().clone(),
+            known: self.decider.history().len() as u64,
+            pending: self.decider.policy().waiting() as u64,
+            bytes: self.decider.bytes() as u64,
+            overflow,
+            decider: self.decider.counters(),
+        }
+    }
+
+    fn names(&self, limit: usize) -> Vec<NameView> {
+        let now = self.clock.now();
+        let mut names: Vec<_> = self.decider.history().iter().collect();
+        names.sort_by_key(|known| std::cmp::Reverse(known.last_asked));
+        let view = |known: &&crate::history::KnownName| NameView {
+            name: known.name.to_string(),
+            resource: known.resource.to_string(),
+            addresses: known.addresses.to_vec(),
+            ttl_seconds: known.fresh_until.since(now).as_secs_f64(),
+            ports: known.ports.iter().map(|port| port.port).collect(),
+            asked: known.count,
+            idle_seconds: now.since(known.last_asked).as_secs_f64(),
+        };
+        names.iter().take(limit).map(view).collect()
+    }
+
+    fn predictions(&self, limit: usize) -> Vec<PredictionView> {
+        let now = self.clock.now();
+        let signed = |at: Timestamp| at.since(now).as_secs_f64() * 1000.0 - now.since(at).as_secs_f64() * 1000.0;
+        let view = |pending: &policy::Pending| {
+            let intent = &pending.intent;
+            let (action, target) = match &intent.action {
+                Action::Resolve { name } => ("resolve", name.to_string()),
+                Action::Lease { origin } => ("lease", origin.to_string()),
+                Action::Warm { origin, path } => ("warm", format!("{origin}{path}")),
+            };
+            PredictionView {
+                action: action.to_owned(),
+                target,
+                probability: intent.probability,
+                value_ms: intent.value,
+                starts_in_ms: signed(intent.start),
+                deadline_in_ms: signed(intent.deadline),
+                started: pending.started,
+            }
+        };
+        self.decider.policy().pending().iter().take(limit).map(view).collect()
+    }
+
+    fn attach(&mut self, interface: &str) -> Result<String, String> {
+        let attachment = self.hooks.attach(interface).map_err(|error| chain(&error))?;
+        Ok(format!("attached to {interface}: {}", AttachmentView::from(&attachment).shown()))
+    }
+
+    fn detach(&mut self, interface: &str) -> Result<String, String> {
+        self.hooks.detach(interface).map_err(|error| chain(&error))?;
+        Ok(format!("detached from {interface}"))
+    }
+}
+
+/// The client that stands for this host itself, where no packet tells one.
+pub(super) const HERE: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
+
+/// An error and its causes on one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
+}

@@ -1,0 +1,265 @@
+//! From the configuration to running tasks, and back to nothing.
+
+use std::{
+    net::IpAddr,
+    process::ExitCode,
+    sync::{Arc, atomic::AtomicU64},
+    time::Duration,
+};
+
+use anyhow::Context as _;
+use ipnet::IpNet;
+use tokio::{
+    net::TcpListener,
+    signal::unix::{SignalKind, signal},
+    sync::{mpsc, oneshot, watch},
+    task::JoinHandle,
+};
+
+use super::{
+    act::Actor,
+    core::{Core, Question},
+    decide::Decider,
+    handle::Daemon,
+    key,
+    numbers::Gauges,
+    warm::Warmer,
+};
+use crate::{
+    cli::{MissingPrivilege, RunArguments},
+    config::Config,
+    control,
+    kernel::{Hooks, HooksOptions, KernelError},
+    lease::{Guard, Pool, TcpDialer},
+    policy,
+    resolve::{HostResolver, Lookups},
+    telemetry::{self, Clock, Latency},
+};
+
+/// Slots of the channels between tasks; what does not fit is refused and counted.
+const SLOTS: usize = 1024;
+/// How long tasks may take to end.
+const GRACE: Duration = Duration::from_secs(3);
+
+/// Runs the daemon until SIGTERM or SIGINT.
+///
+/// # Errors
+/// When the configuration is bad, a privilege is missing, or a part cannot start.
+pub fn run(arguments: RunArguments) -> anyhow::Result<ExitCode> {
+    let config = arguments.configuration()?;
+    anyhow::ensure!(
+        !config.capture.interfaces.is_empty(),
+        "no interface is named\nhint: prewarm run --iface IF, or capture.interfaces in the configuration"
+    );
+    telemetry::init(&arguments.log, arguments.log_format).map_err(anyhow::Error::msg)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .context("could not start the runtime")?;
+    runtime.block_on(daemon(arguments, config))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn daemon(arguments: RunArguments, config: Config) -> anyhow::Result<()> {
+    let clock = Clock::new();
+    let installation = key::read_or_make(&arguments.state)?;
+    // Signals are watched before anything is attached, so that none finds us half-way.
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut hang_up = signal(SignalKind::hangup())?;
+
+    let options = HooksOptions {
+        key: HooksOptions::hash_key(&installation),
+        own_mark: config.resolve.mark,
+        clsact_only: false,
+        capture: config.capture.clone(),
+    };
+    let (mut hooks, source) = Hooks::load(options).map_err(explain)?;
+    for interface in &config.capture.interfaces {
+        let attachment = hooks.attach(interface).map_err(explain)?;
+        let view = control::AttachmentView::from(&attachment);
+        tracing::info!("attached to {interface}: {}", view.shown());
+    }
+    let listener = control::bind(&config.control.socket, &config.control.group).await?;
+
+    let own = own_networks();
+    let guard = Arc::new(std::sync::RwLock::new(policy::Guard::new(&config.policy.guard, &own)));
+    let shared = Arc::clone(&guard);
+    let dial_guard: Guard = Arc::new(move |address, port| {
+        let guard = shared.read().unwrap_or_else(std::sync::PoisonError::into_inner);
+        guard.check(address, port).map_err(|refusal| refusal.to_string())
+    });
+    let (outcomes, outcomes_in) = mpsc::channel(SLOTS);
+    let (observations, observations_in) = mpsc::channel(SLOTS);
+    let (intents, intents_in) = mpsc::channel(SLOTS);
+    let (questions, questions_in) = mpsc::channel(SLOTS);
+    let (stop, stopped) = watch::channel(false);
+
+    let dialer = Arc::new(TcpDialer { keepalive: config.lease.idle_seconds > 30.0 });
+    let pool = Pool::start(&config.lease, dialer, dial_guard, outcomes.clone(), clock.now())
+        .context("could not start the pool of leases")?;
+    let lookups = Arc::new(Lookups::new(HostResolver::new(&config.resolve)?, config.resolve.concurrent));
+    let (saved, ring_to_dial, ring_to_intent) =
+        (Arc::new(Latency::new()), Arc::new(Latency::new()), Arc::new(Latency::new()));
+    let gauges = Arc::new(Gauges {
+        clock,
+        started: clock.now(),
+        pool: pool.clone(),
+        lookups: Arc::clone(&lookups),
+        saved: Arc::clone(&saved),
+        ring_to_dial: Arc::clone(&ring_to_dial),
+        ring_to_intent: Arc::clone(&ring_to_intent),
+        unreadable: source.unreadable(),
+        warms_sent: AtomicU64::new(0),
+        warms_failed: AtomicU64::new(0),
+    });
+    let handle = Arc::new(Daemon {
+        arguments,
+        questions: questions.clone(),
+        observations: observations.clone(),
+        pool: pool.clone(),
+        gauges: Arc::clone(&gauges),
+        clock,
+        connects_dropped: AtomicU64::new(0),
+    });
+
+    let decider = Decider::new(&config.history, &config.predict, &config.policy, &own, clock.now());
+    let core = Core {
+        source,
+        hooks,
+        decider,
+        clock,
+        intents,
+        outcomes: outcomes_in,
+        observations: observations_in,
+        questions: questions_in,
+        own,
+        guard,
+        ring_to_intent,
+        saved,
+        stop: stopped.clone(),
+    };
+    let actor = Actor {
+        lookups,
+        pool: pool.clone(),
+        warmer: Arc::new(Warmer::default()),
+        outcomes,
+        observations,
+        clock,
+        ring_to_dial,
+    };
+    let mut core = tokio::spawn(core.run());
+    let actor = tokio::spawn(actor.run(intents_in, stopped));
+    let control = tokio::spawn(control::serve(listener, pool.clone(), Arc::clone(&handle)));
+    let metrics = metrics(&config, &questions, &gauges).await?;
+    tracing::info!("ready, control socket {}", config.control.socket.display());
+    notify(&[sd_notify::NotifyState::Ready]);
+    let watchdog = tokio::spawn(watchdog(questions.clone()));
+
+    let ended = loop {
+        tokio::select! {
+            _ = terminate.recv() => break Ok(()),
+            _ = interrupt.recv() => break Ok(()),
+            _ = hang_up.recv() => match handle.reload().await {
+                Ok(message) => tracing::info!("{message}"),
+                Err(failure) => tracing::error!("the configuration stays as it was: {}", failure.message),
+            },
+            ended = &mut core => break ended.context("the deciding task panicked").and_then(|ended| ended),
+        }
+    };
+
+    // First nobody is promised anything any more, then what is under way ends, then the hooks go.
+    notify(&[sd_notify::NotifyState::Stopping]);
+    control.abort();
+    watchdog.abort();
+    if let Some(metrics) = metrics {
+        metrics.abort();
+    }
+    drop(std::fs::remove_file(&config.control.socket));
+    stop.send_replace(true);
+    let drained = async {
+        drop(actor.await);
+        pool.drain().await;
+        if !core.is_finished() {
+            drop((&mut core).await);
+        }
+    };
+    if tokio::time::timeout(GRACE, drained).await.is_err() {
+        tracing::warn!("some tasks did not end in {} s", GRACE.as_secs());
+    }
+    tracing::info!("stopped; nothing is attached any more");
+    ended
+}
+
+/// The metrics endpoint, where it is switched on.
+async fn metrics(
+    config: &Config,
+    questions: &mpsc::Sender<Question>,
+    gauges: &Arc<Gauges>,
+) -> anyhow::Result<Option<JoinHandle<()>>> {
+    if !config.metrics.enabled {
+        return Ok(None);
+    }
+    let listen = config.metrics.listen;
+    let listener =
+        TcpListener::bind(listen).await.with_context(|| format!("metrics.listen: could not bind {listen}"))?;
+    let (questions, gauges) = (questions.clone(), Arc::clone(gauges));
+    let page = move || {
+        let (questions, gauges) = (questions.clone(), Arc::clone(&gauges));
+        async move {
+            let (to, numbers) = oneshot::channel();
+            if questions.send(Question::Numbers(to)).await.is_err() {
+                return String::new();
+            }
+            numbers.await.map(|numbers| control::exposition(gauges.stats(&numbers))).unwrap_or_default()
+        }
+    };
+    tracing::info!("metrics at http://{listen}/metrics");
+    Ok(Some(tokio::spawn(telemetry::serve(listener, page))))
+}
+
+/// Tells systemd that the deciding task still answers, where systemd asked to be told.
+async fn watchdog(questions: mpsc::Sender<Question>) {
+    let Some(limit) = sd_notify::watchdog_enabled() else { return };
+    loop {
+        tokio::time::sleep(limit / 3).await;
+        let (to, numbers) = oneshot::channel();
+        if questions.send(Question::Numbers(to)).await.is_err() || numbers.await.is_err() {
+            return;
+        }
+        notify(&[sd_notify::NotifyState::Watchdog]);
+    }
+}
+
+fn notify(states: &[sd_notify::NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(states) {
+        tracing::debug!(%error, "systemd was not told");
+    }
+}
+
+/// A refusal for want of a privilege gets its own exit code.
+fn explain(error: KernelError) -> anyhow::Error {
+    if error.is_privilege() && !nix::unistd::Uid::effective().is_root() {
+        let missing = MissingPrivilege {
+            what: "loading and attaching kernel programs",
+            needs: "CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON",
+        };
+        return anyhow::Error::new(missing);
+    }
+    anyhow::Error::new(error)
+}
+
+/// The addresses of this host with their networks.
+fn own_networks() -> Vec<IpNet> {
+    let Ok(interfaces) = nix::ifaddrs::getifaddrs() else { return Vec::new() };
+    let network = |interface: nix::ifaddrs::InterfaceAddress| {
+        let ip = |storage: Option<nix::sys::socket::SockaddrStorage>| -> Option<IpAddr> {
+            let storage = storage?;
+            let v4 = storage.as_sockaddr_in().map(|address| IpAddr::V4(address.ip()));
+            v4.or_else(|| storage.as_sockaddr_in6().map(|address| IpAddr::V6(address.ip())))
+        };
+        IpNet::with_netmask(ip(interface.address)?, ip(interface.netmask)?).ok()
+    };
+    interfaces.filter_map(network).collect()
+}

@@ -1,0 +1,232 @@
+//! The deciding parts wired together: history, predictor and policy, from observations to intents.
+//!
+//! Comes in: observations, outcomes and measurements, each with its time. Goes out: intents to carry out, changes of
+//! the known names, and outcomes that only the questions on the wire could tell of. Never here: a clock, a socket, a
+//! task, or anything that waits.
+
+use std::time::Duration;
+
+use ipnet::IpNet;
+
+use crate::{
+    config::{HistorySettings, PolicySettings, PredictSettings},
+    history::{Access, History, Learned},
+    model::{Intent, Observation, Outcome, Prediction, ResourceId, Seen, Timestamp},
+    policy::{Known, Policy, Refusal},
+    predict::{ClientKey, Mixture, Predictor},
+};
+
+/// What came of an observation; the buffers are the caller's, to be used again.
+#[derive(Clone, Debug, Default)]
+pub struct Decisions {
+    /// To be carried out now.
+    pub intents: Vec<Intent>,
+    /// Changes of the known names, in their order, for the kernel's table.
+    pub learned: Vec<Learned>,
+    /// Outcomes that were found here: of names and warm requests that were asked for or ran out.
+    pub settled: Vec<Outcome>,
+}
+
+impl Decisions {
+    /// Empties all.
+    pub fn clear(&mut self) {
+        self.intents.clear();
+        self.learned.clear();
+        self.settled.clear();
+    }
+}
+
+/// History, predictor and policy.
+#[derive(Debug)]
+pub struct Decider {
+    history: History,
+    predictor: Box<dyn Predictor>,
+    policy: Policy,
+    counters: Counters,
+    predictions: Vec<Prediction>,
+    ports: Vec<u16>,
+}
+
+/// Counters of the wiring, beside those of the parts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Questions learnt from.
+    pub accesses: u64,
+    /// Questions of clients that are not learnt from.
+    pub strangers: u64,
+    /// Questions that this host passed on for a client.
+    pub forwarded: u64,
+    /// Questions that a warm-up of ours caused.
+    pub echoes: u64,
+}
+
+impl Decider {
+    /// A decider with an empty history, for a host with these addresses (each with its prefix length).
+    #[must_use]
+    pub fn new(
+        history: &HistorySettings,
+        predict: &PredictSettings,
+        policy: &PolicySettings,
+        own: &[IpNet],
+        now: Timestamp,
+    ) -> Self {
+        Self::with_predictor(history, Box::new(Mixture::new(predict)), policy, own, now)
+    }
+
+    /// The same with another predictor.
+    #[must_use]
+    pub fn with_predictor(
+        history: &HistorySettings,
+        predictor: Box<dyn Predictor>,
+        policy: &PolicySettings,
+        own: &[IpNet],
+        now: Timestamp,
+    ) -> Self {
+        Self {
+            history: History::new(history),
+            predictor,
+            policy: Policy::new(policy, own, now),
+            counters: Counters::default(),
+            predictions: Vec::new(),
+            ports: Vec::new(),
+        }
+    }
+
+    /// Takes an observation in and appends what came of it.
+    pub fn observe(&mut self, now: Timestamp, observation: &Observation, decisions: &mut Decisions) {
+        let client = observation.client;
+        if self.policy.guard().client(client).is_err() {
+            // A question from a stranger may be forged; an answer to one tells only what it may have wanted to.
+            self.counters.strangers += u64::from(matches!(observation.seen, Seen::Question { .. }));
+            return;
+        }
+        let at = observation.at;
+        let fresh_before = match &observation.seen {
+            Seen::Question { resource, .. } => self.history.get(*resource).is_some_and(|known| known.fresh_until > at),
+            _ => false,
+        };
+        let changes = decisions.learned.len();
+        let access = self.history.observe(observation, &mut decisions.learned);
+        self.forget_with(&decisions.learned[changes..]);
+        match access {
+            Access::Asked { forwarded: true, .. } => self.counters.forwarded += 1,
+            Access::Asked { resource, forwarded: false } => {
+                if self.policy.guard().is_own(client) && self.policy.caused(at, resource) {
+                    self.counters.echoes += 1;
+                } else {
+                    self.asked(now, observation, resource, fresh_before, decisions);
+                }
+            }
+            Access::Answered { resource, after: Some(after) } => self.policy.measured(at, resource, 0, after),
+            Access::Answered { .. } | Access::Connected { .. } | Access::Nameless => (),
+        }
+        self.policy.due(now, &mut decisions.intents);
+    }
+
+    /// Takes in what became of an intent.
+    pub fn outcome(&mut self, outcome: &Outcome) {
+        self.policy.outcome(outcome);
+    }
+
+    /// A round trip to a port of a name's host was measured.
+    pub fn measured(&mut self, now: Timestamp, resource: ResourceId, port: u16, round_trip: Duration) {
+        self.policy.measured(now, resource, port, round_trip);
+    }
+
+    /// Lets time pass: what is due goes out, what is too old goes away.
+    pub fn tick(&mut self, now: Timestamp, decisions: &mut Decisions) {
+        let changes = decisions.learned.len();
+        self.history.tick(now, &mut decisions.learned);
+        self.forget_with(&decisions.learned[changes..]);
+        self.policy.tick(now, &mut decisions.settled);
+        self.policy.due(now, &mut decisions.intents);
+    }
+
+    /// When [`Self::tick`] is wanted next if nothing is observed before.
+    #[must_use]
+    pub fn next_tick(&self, now: Timestamp) -> Option<Timestamp> {
+        self.policy.next_due(now)
+    }
+
+    /// What the client is expected to ask next, for `prewarm predictions` and `explain`.
+    pub fn predict(&mut self, now: Timestamp, client: std::net::IpAddr, out: &mut Vec<Prediction>) {
+        self.predictor.predict(now, ClientKey::from(client), out);
+    }
+
+    /// Takes other settings of the policy from now on; what was learnt stays.
+    pub fn set_policy(&mut self, now: Timestamp, settings: &PolicySettings, own: &[IpNet]) {
+        self.policy.set(now, settings, own);
+    }
+
+    /// What was seen.
+    #[must_use]
+    pub const fn history(&self) -> &History {
+        &self.history
+    }
+
+    /// What is decided.
+    #[must_use]
+    pub const fn policy(&self) -> &Policy {
+        &self.policy
+    }
+
+    /// Counters of the wiring.
+    #[must_use]
+    pub const fn counters(&self) -> Counters {
+        self.counters
+    }
+
+    /// Bytes taken by all parts.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.history.bytes() + self.predictor.bytes() + self.policy.bytes()
+    }
+
+    /// A client asked for a resource.
+    fn asked(
+        &mut self,
+        now: Timestamp,
+        observation: &Observation,
+        resource: ResourceId,
+        fresh: bool,
+        decisions: &mut Decisions,
+    ) {
+        let (at, client) = (observation.at, observation.client);
+        self.counters.accesses += 1;
+        let leasable = self
+            .history
+            .get(resource)
+            .is_some_and(|known| known.is_reachable() && (!known.ports.is_empty() || self.policy.assumes_ports()));
+        self.policy.accessed(at, resource, fresh, leasable, &mut decisions.settled);
+        let key = ClientKey::from(client);
+        self.predictor.learn(at, key, resource);
+        self.predictor.predict(at, key, &mut self.predictions);
+        for prediction in &self.predictions {
+            if !self.policy.is_worth_a_look(prediction.probability) {
+                self.policy.pass_over(Refusal::Worthless);
+                continue;
+            }
+            self.ports.clear();
+            let known = self.history.get(prediction.resource).map(|known| {
+                self.ports.extend(known.ports.iter().map(|known| known.port));
+                Known {
+                    name: &known.name,
+                    addresses: &known.addresses,
+                    fresh_until: known.fresh_until,
+                    rcode: known.rcode,
+                    ports: &self.ports,
+                }
+            });
+            self.policy.propose(now, at, client, prediction, known);
+        }
+    }
+
+    /// A name that nobody remembers is nothing to predict.
+    fn forget_with(&mut self, changes: &[Learned]) {
+        for change in changes {
+            if let Learned::Forgotten(resource) = change {
+                self.predictor.forget(*resource);
+            }
+        }
+    }
+}

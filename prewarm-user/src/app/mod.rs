@@ -1,0 +1,15 @@
+//! The parts wired together.
+//!
+//! Comes in: the configuration. Goes out: a running daemon. Never here: a decision, a protocol, or a format.
+
+mod act;
+mod core;
+mod daemon;
+mod decide;
+mod handle;
+mod key;
+mod numbers;
+mod warm;
+
+pub use daemon::run;
+pub use decide::{Counters as DeciderCounters, Decider, Decisions};

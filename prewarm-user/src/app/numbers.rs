@@ -1,0 +1,113 @@
+//! All numbers on one page.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
+
+use prewarm_ebpf::Counter;
+
+use super::core::Numbers;
+use crate::{
+    control::{LeaseCounts, NameCounts, PacketCounts, PredictionCounts, STATS_SCHEMA, Stats, WarmCounts},
+    lease::{LeaseState, Pool},
+    model::{ActionKind, Timestamp},
+    resolve::{HostResolver, Lookups},
+    telemetry::{Clock, Latency},
+};
+
+/// What is counted outside the deciding task.
+pub(super) struct Gauges {
+    pub(super) clock: Clock,
+    pub(super) started: Timestamp,
+    pub(super) pool: Pool,
+    pub(super) lookups: Arc<Lookups<HostResolver>>,
+    pub(super) saved: Arc<Latency>,
+    pub(super) ring_to_dial: Arc<Latency>,
+    pub(super) ring_to_intent: Arc<Latency>,
+    pub(super) unreadable: Arc<AtomicU64>,
+    pub(super) warms_sent: AtomicU64,
+    pub(super) warms_failed: AtomicU64,
+}
+
+impl Gauges {
+    /// The page.
+    pub(super) fn stats(&self, numbers: &Numbers) -> Stats {
+        let kernel = &numbers.kernel;
+        let kinds = [ActionKind::Resolve, ActionKind::Lease, ActionKind::Warm].map(|kind| *numbers.policy.kind(kind));
+        let [resolves, leases, warms] = kinds;
+        let sum = |read: fn(&crate::policy::KindCounters) -> u64| kinds.iter().map(read).sum();
+        let micros = std::time::Duration::from_micros(1);
+        let millis = std::time::Duration::from_millis(1);
+        let held = self.pool.leases();
+        let pool = self.pool.counters();
+        let in_state = |state| held.iter().filter(|lease| lease.state == state).count() as u64;
+        let mut drops = kernel.reasons();
+        drops.insert("unreadable_record".to_owned(), self.unreadable.load(Ordering::Relaxed));
+        drops.insert("intent_overflow".to_owned(), numbers.overflow);
+        Stats {
+            schema: STATS_SCHEMA,
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            uptime_seconds: self.clock.now().since(self.started).as_secs_f64(),
+            packets: PacketCounts {
+                ingress: kernel.ingress(Counter::Packets),
+                egress: kernel.egress(Counter::Packets),
+            },
+            questions: kernel.both(Counter::Questions),
+            answers: kernel.both(Counter::Answers),
+            events: kernel.both(Counter::Events),
+            drops,
+            predictions: PredictionCounts {
+                made: sum(|kind| kind.started),
+                used: sum(|kind| kind.used),
+                wasted: sum(|kind| kind.wasted),
+                late: sum(|kind| kind.late),
+                failed: sum(|kind| kind.failed),
+                refused: sum(|kind| kind.refused),
+                pending: numbers.pending,
+            },
+            names: NameCounts {
+                known: numbers.known,
+                warmed: resolves.started.saturating_sub(resolves.failed + resolves.refused),
+                used: resolves.used,
+                failed: self.lookups.counters().failed,
+            },
+            leases: LeaseCounts {
+                opened: pool.opened,
+                dialling: in_state(LeaseState::Dialling),
+                ready: in_state(LeaseState::Ready),
+                taken: pool.taken,
+                expired: pool.expired,
+                dead: pool.dead,
+                failed: pool.failed,
+                refused: pool.refused,
+                missed: leases.missed,
+            },
+            warms: WarmCounts {
+                sent: self.warms_sent.load(Ordering::Relaxed),
+                used: warms.used,
+                failed: self.warms_failed.load(Ordering::Relaxed),
+            },
+            saved_ms: self.saved.quantiles(millis).into(),
+            ring_to_dial_us: self.ring_to_dial.quantiles(micros).into(),
+            ring_to_intent_us: self.ring_to_intent.quantiles(micros).into(),
+            memory_bytes: numbers.bytes,
+            attachments: numbers.attachments.clone(),
+            health: health(numbers),
+        }
+    }
+}
+
+/// What is not as it should be.
+fn health(numbers: &Numbers) -> Vec<String> {
+    let mut complaints = Vec::new();
+    if numbers.attachments.is_empty() {
+        complaints.push("attached to no interface; `prewarm attach IF` attaches".to_owned());
+    }
+    let (events, lost) = (numbers.kernel.both(Counter::Events), numbers.kernel.both(Counter::RingLost));
+    // A burst may overrun the ring now and then; one event in a hundred is a reader that cannot keep up.
+    if lost * 100 > events {
+        complaints.push(format!("{lost} events were lost because the ring was full"));
+    }
+    complaints
+}

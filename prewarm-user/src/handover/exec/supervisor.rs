@@ -1,0 +1,238 @@
+//! The supervisor: answers each `connect()` of the program, with a lease where there is one.
+//!
+//! Comes in: notifications, answers of the lease source. Goes out: a replaced socket, or the word to go on. Never here:
+//! a call that waits longer than [`PATIENCE`] for the source, or a path that ends without an answer. One thread, which
+//! never blocks on one program: questions are sent as they come and answered in any order.
+
+use std::{
+    os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd},
+    time::Duration,
+};
+
+use nix::{
+    poll::{PollFd, PollFlags, ppoll},
+    sys::time::TimeSpec,
+};
+
+use super::{
+    board::{Board, SLOTS, Slot},
+    carry::carry,
+    clock::now,
+    fitness,
+    listener::Listener,
+    tally::Tally,
+    target::{Target, read_address},
+};
+use crate::{
+    handover::{
+        protocol::{Settled, Want},
+        source::{Answer, LeaseSource},
+    },
+    lease::sockopt,
+    model::Timestamp,
+};
+
+/// How long a program may wait for an answer about a lease.
+const PATIENCE: Duration = Duration::from_millis(5);
+
+/// Why a supervisor ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum End {
+    /// No process is left that the filter is on.
+    ProgramsGone,
+    /// The guardian died.
+    GuardianGone,
+}
+
+/// A call that waits for the source's answer.
+#[derive(Debug)]
+struct Pending {
+    target: Target,
+    socket: OwnedFd,
+    want: Want,
+    deadline: Timestamp,
+}
+
+/// The supervisor of one filter.
+#[derive(Debug)]
+pub(super) struct Supervisor<'a, S> {
+    listener: &'a Listener,
+    board: &'static Board,
+    source: S,
+    pending: [Option<Pending>; SLOTS],
+}
+
+impl<'a, S: LeaseSource> Supervisor<'a, S> {
+    /// A supervisor with nothing in its hands.
+    pub(super) const fn new(listener: &'a Listener, board: &'static Board, source: S) -> Self {
+        Self { listener, board, source, pending: [const { None }; SLOTS] }
+    }
+
+    /// Serves until the programs or the guardian are gone.
+    pub(super) fn serve(&mut self, guardian: BorrowedFd<'_>) -> End {
+        let mut answers = Vec::new();
+        loop {
+            let ready = self.wait(guardian);
+            if ready.answers {
+                self.collect(&mut answers);
+            }
+            if ready.call
+                && let Some(free) = self.free_slot()
+            {
+                self.receive(free);
+            }
+            self.give_up_overdue();
+            if ready.programs_gone {
+                return End::ProgramsGone;
+            }
+            if ready.guardian_gone {
+                self.let_all_go_on(Tally::Slow);
+                return End::GuardianGone;
+            }
+        }
+    }
+
+    fn free_slot(&self) -> Option<usize> {
+        self.pending.iter().position(Option::is_none)
+    }
+
+    fn wait(&self, guardian: BorrowedFd<'_>) -> Ready {
+        let calls = if self.free_slot().is_some() { PollFlags::POLLIN } else { PollFlags::empty() };
+        let mut fds = vec![PollFd::new(self.listener.as_fd(), calls), PollFd::new(guardian, PollFlags::POLLIN)];
+        fds.extend(self.source.wake().map(|fd| PollFd::new(fd, PollFlags::POLLIN)));
+        let deadline = self.pending.iter().flatten().map(|pending| pending.deadline).min();
+        let timeout = deadline.map(|deadline| TimeSpec::from_duration(deadline.since(now())));
+        // Interrupted or out of memory: nothing is ready, and the next round asks again.
+        if ppoll(&mut fds, timeout, None).is_err() {
+            return Ready::default();
+        }
+        let events = |index: usize| fds.get(index).and_then(PollFd::revents).unwrap_or(PollFlags::empty());
+        Ready {
+            call: events(0).contains(PollFlags::POLLIN),
+            programs_gone: events(0).contains(PollFlags::POLLHUP),
+            guardian_gone: !events(1).is_empty(),
+            answers: !events(2).is_empty(),
+        }
+    }
+
+    /// Takes a call from the kernel and asks about it, or lets it go on.
+    fn receive(&mut self, index: usize) {
+        let slot = &self.board.slots[index];
+        slot.clear();
+        // The program may have been killed since the listener became readable.
+        if self.listener.receive(slot).is_err() {
+            slot.clear();
+            return;
+        }
+        match self.consider(slot) {
+            Ok(pending) => self.pending[index] = Some(pending),
+            Err(reason) => self.go_on(slot, reason),
+        }
+    }
+
+    fn consider(&mut self, slot: &Slot) -> Result<Pending, Tally> {
+        let thread = slot.thread();
+        let destination = read_address(thread, slot.argument(1), slot.argument(2))?;
+        let target = Target::open(thread).map_err(|_denied| Tally::Access)?;
+        let socket = target.socket(descriptor(slot)).map_err(|_denied| Tally::Access)?;
+        // Memory and socket were read by number; if the call still waits, it was the right process.
+        if !self.listener.waits(slot.id()) {
+            return Err(Tally::Gone);
+        }
+        fitness::check(socket.as_fd(), destination)?;
+        let want = Want { destination, netns_cookie: sockopt::netns_cookie(socket.as_fd()).ok(), pid: thread };
+        let now = now();
+        if self.source.ask(slot.id(), &want, now) {
+            Ok(Pending { target, socket, want, deadline: now + PATIENCE })
+        } else {
+            Err(Tally::Absent)
+        }
+    }
+
+    fn collect(&mut self, answers: &mut Vec<(u64, Answer)>) {
+        let lost = self.source.collect(answers, now()).is_err();
+        for (id, answer) in answers.drain(..) {
+            let Some(index) = self.board.slots.iter().position(|slot| slot.id() == id) else { continue };
+            let Some(pending) = self.pending[index].take() else { continue };
+            let slot = &self.board.slots[index];
+            match answer {
+                Answer::Lease(lease) => self.hand_over(slot, &pending, &lease),
+                Answer::Nothing { late: true } => self.go_on(slot, Tally::Late),
+                Answer::Nothing { late: false } => self.go_on(slot, Tally::NoLease),
+                Answer::Refused => self.go_on(slot, Tally::Refused),
+            }
+        }
+        if lost {
+            self.let_all_go_on(Tally::Absent);
+        }
+    }
+
+    /// Puts the lease in the place of the program's socket and makes `connect()` succeed.
+    fn hand_over(&mut self, slot: &Slot, pending: &Pending, lease: &OwnedFd) {
+        let (id, fd) = (slot.id(), descriptor(slot));
+        let result = prepare(pending, fd, lease)
+            .and_then(|cloexec| self.listener.replace(id, fd, lease.as_fd(), cloexec).map_err(|_refused| Tally::Gone));
+        match result {
+            Ok(()) => {
+                let answered = self.listener.succeed(id);
+                slot.clear();
+                // A program killed in between took the lease with it.
+                let (tally, settled) =
+                    if answered.is_ok() { (Tally::Replaced, Settled::Used) } else { (Tally::Gone, Settled::Failed) };
+                self.board.count(tally);
+                self.source.settle(id, &pending.want, settled, None);
+            }
+            Err(reason) => {
+                self.go_on(slot, reason);
+                self.board.count(Tally::GivenBack);
+                self.source.settle(id, &pending.want, Settled::Unfit, Some(lease.as_fd()));
+            }
+        }
+    }
+
+    fn give_up_overdue(&mut self) {
+        let now = now();
+        if self.pending.iter().flatten().any(|pending| pending.deadline <= now) {
+            self.source.give_up(now);
+            self.let_all_go_on(Tally::Slow);
+        }
+    }
+
+    fn let_all_go_on(&mut self, reason: Tally) {
+        for index in 0..SLOTS {
+            if self.pending[index].take().is_some() {
+                self.go_on(&self.board.slots[index], reason);
+            }
+        }
+    }
+
+    fn go_on(&self, slot: &Slot, reason: Tally) {
+        // A refusal means that the program is gone or that the guardian has answered for us.
+        drop(self.listener.go_on(slot.id()));
+        slot.clear();
+        self.board.count(reason);
+    }
+}
+
+/// What a round of waiting found.
+#[derive(Clone, Copy, Debug, Default)]
+struct Ready {
+    call: bool,
+    programs_gone: bool,
+    guardian_gone: bool,
+    answers: bool,
+}
+
+/// Makes the lease like the program's socket; says whether its descriptor is closed on exec.
+fn prepare(pending: &Pending, fd: RawFd, lease: &OwnedFd) -> Result<bool, Tally> {
+    fitness::check_closely(pending.socket.as_fd())?;
+    pending.target.knows_once(fd, pending.socket.as_fd())?;
+    let cloexec = pending.target.closes_on_exec(fd).map_err(|_gone| Tally::Access)?;
+    carry(pending.socket.as_fd(), lease.as_fd()).map_err(|_differs| Tally::Option)?;
+    Ok(cloexec)
+}
+
+/// The descriptor that was passed to `connect()`.
+pub(super) fn descriptor(slot: &Slot) -> RawFd {
+    (slot.argument(0) & 0xffff_ffff) as RawFd
+}

@@ -1,0 +1,194 @@
+//! The program that waits in `connect()`, as its supervisor can see it: memory and descriptors.
+//!
+//! Comes in: a thread's number and what it passed. Goes out: the address, the socket, who else holds it. Never here:
+//! a change to the program.
+
+use std::{
+    io::{self, IoSliceMut},
+    net::{Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6},
+    os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd},
+};
+
+use nix::{
+    sys::uio::{RemoteIoVec, process_vm_readv},
+    unistd::Pid,
+};
+
+use super::tally::Tally;
+
+/// `PIDFD_THREAD` (Linux 6.9): a handle on one thread, with the descriptors of that thread.
+const PIDFD_THREAD: libc::c_uint = libc::O_EXCL as libc::c_uint;
+
+/// Reads the address that was passed to `connect()`.
+pub(super) fn read_address(thread: i32, at: u64, length: u64) -> Result<SocketAddr, Tally> {
+    let mut bytes = [0; 28];
+    let length = bytes.len().min(usize::try_from(length).unwrap_or(usize::MAX));
+    let base = usize::try_from(at).map_err(|_beyond| Tally::Address)?;
+    let read = process_vm_readv(
+        Pid::from_raw(thread),
+        &mut [IoSliceMut::new(&mut bytes[..length])],
+        &[RemoteIoVec { base, len: length }],
+    );
+    match read {
+        Ok(read) if read == length => parse_address(&bytes[..length]).ok_or(Tally::Address),
+        _ => Err(Tally::Access),
+    }
+}
+
+/// An address that a lease may stand for: a port, no flow label, no scope, not v4 in v6 clothes.
+fn parse_address(bytes: &[u8]) -> Option<SocketAddr> {
+    let family = i32::from(u16::from_ne_bytes([*bytes.first()?, *bytes.get(1)?]));
+    let port = u16::from_be_bytes([*bytes.get(2)?, *bytes.get(3)?]);
+    let address = match family {
+        libc::AF_INET => {
+            let ip: [u8; 4] = bytes.get(4..8)?.try_into().ok()?;
+            SocketAddr::V4(SocketAddrV4::new(ip.into(), port))
+        }
+        libc::AF_INET6 => {
+            let ip: [u8; 16] = bytes.get(8..24)?.try_into().ok()?;
+            let plain = bytes.get(4..8)? == [0; 4] && bytes.get(24..28)? == [0; 4];
+            let ip = Ipv6Addr::from(ip);
+            (plain && ip.to_ipv4_mapped().is_none()).then_some(SocketAddr::V6(SocketAddrV6::new(ip, port, 0, 0)))?
+        }
+        _ => return None,
+    };
+    (port != 0 && !address.ip().is_unspecified() && !address.ip().is_multicast()).then_some(address)
+}
+
+/// A handle on the waiting thread.
+#[derive(Debug)]
+pub(super) struct Target {
+    thread: i32,
+    handle: OwnedFd,
+}
+
+impl Target {
+    /// Opens a handle.
+    pub(super) fn open(thread: i32) -> io::Result<Self> {
+        let handle = match pidfd_open(thread, PIDFD_THREAD) {
+            // Before 6.9 only a process has a handle, and its number is that of its first thread.
+            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => pidfd_open(process_of(thread)?, 0)?,
+            other => other?,
+        };
+        Ok(Self { thread, handle })
+    }
+
+    /// The program's socket, under a second descriptor here.
+    pub(super) fn socket(&self, fd: RawFd) -> io::Result<OwnedFd> {
+        #[expect(unsafe_code, reason = "pidfd_getfd(2) has no wrapper")]
+        // SAFETY: takes three numbers and touches no memory of ours.
+        let copy = unsafe { libc::syscall(libc::SYS_pidfd_getfd, self.handle.as_raw_fd(), fd, 0) };
+        own(copy)
+    }
+
+    /// Whether the program would close the descriptor on exec.
+    pub(super) fn closes_on_exec(&self, fd: RawFd) -> io::Result<bool> {
+        let text = std::fs::read_to_string(format!("/proc/{}/fdinfo/{fd}", self.thread))?;
+        let flags = text.lines().find_map(|line| line.strip_prefix("flags:")).ok_or(io::ErrorKind::InvalidData)?;
+        let flags = i32::from_str_radix(flags.trim(), 8).map_err(io::Error::other)?;
+        Ok(flags & libc::O_CLOEXEC != 0)
+    }
+
+    /// Whether the descriptor is the only way by which the program knows the socket: a second descriptor or an epoll
+    /// set would keep the old one, and the program would wait for it in vain.
+    pub(super) fn knows_once(&self, fd: RawFd, socket: BorrowedFd<'_>) -> Result<(), Tally> {
+        let inode = nix::sys::stat::fstat(socket).map_err(|_gone| Tally::Access)?.st_ino;
+        let link = format!("socket:[{inode}]");
+        let watched = format!(" ino:{inode:x} ");
+        let directory = format!("/proc/{}/fd", self.thread);
+        for entry in std::fs::read_dir(&directory).map_err(|_gone| Tally::Access)? {
+            let number = entry.map_err(|_gone| Tally::Access)?.file_name();
+            let Some(number) = number.to_str().and_then(|text| text.parse::<RawFd>().ok()) else { continue };
+            if number == fd {
+                continue;
+            }
+            // One that another thread has closed in the meantime is no obstacle.
+            let Ok(path) = std::fs::read_link(format!("{directory}/{number}")) else { continue };
+            let path = path.as_os_str().as_encoded_bytes();
+            if path == link.as_bytes() {
+                return Err(Tally::Duplicate);
+            }
+            if path == b"anon_inode:[eventpoll]" {
+                let set = std::fs::read_to_string(format!("/proc/{}/fdinfo/{number}", self.thread));
+                if set.map_err(|_gone| Tally::Access)?.contains(&watched) {
+                    return Err(Tally::Epoll);
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+impl AsFd for Target {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.handle.as_fd()
+    }
+}
+
+/// A handle on a process (or a thread), which becomes readable when it ends.
+pub(super) fn pidfd_open(number: i32, flags: libc::c_uint) -> io::Result<OwnedFd> {
+    #[expect(unsafe_code, reason = "pidfd_open(2) has no wrapper")]
+    // SAFETY: takes two numbers and touches no memory of ours.
+    let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, number, flags) };
+    own(fd)
+}
+
+fn own(fd: libc::c_long) -> io::Result<OwnedFd> {
+    let fd = RawFd::try_from(fd).ok().filter(|&fd| fd >= 0).ok_or_else(io::Error::last_os_error)?;
+    #[expect(unsafe_code, reason = "a descriptor that the kernel has just returned")]
+    // SAFETY: `fd` was just opened for us and nobody else knows it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// The process of a thread, if both have the same descriptors (they need not: `CLONE_FILES`).
+fn process_of(thread: i32) -> io::Result<i32> {
+    const KCMP_FILES: libc::c_int = 2;
+    let text = std::fs::read_to_string(format!("/proc/{thread}/status"))?;
+    let process = text.lines().find_map(|line| line.strip_prefix("Tgid:")).ok_or(io::ErrorKind::InvalidData)?;
+    let process: i32 = process.trim().parse().map_err(io::Error::other)?;
+    if process != thread {
+        #[expect(unsafe_code, reason = "kcmp(2) has no wrapper")]
+        // SAFETY: takes numbers and touches no memory of ours.
+        let same = unsafe { libc::syscall(libc::SYS_kcmp, process, thread, KCMP_FILES, 0, 0) };
+        if same != 0 {
+            return Err(io::ErrorKind::Unsupported.into());
+        }
+    }
+    Ok(process)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn v6(ip: &str, port: u16, flow: u32, scope: u32) -> Vec<u8> {
+        let ip: Ipv6Addr = ip.parse().unwrap();
+        let mut bytes = (libc::AF_INET6 as u16).to_ne_bytes().to_vec();
+        bytes.extend(port.to_be_bytes());
+        bytes.extend(flow.to_be_bytes());
+        bytes.extend(ip.octets());
+        bytes.extend(scope.to_ne_bytes());
+        bytes
+    }
+
+    #[test]
+    fn addresses_that_leases_stand_for() {
+        let mut v4 = (libc::AF_INET as u16).to_ne_bytes().to_vec();
+        v4.extend([0x01, 0xbb, 192, 0, 2, 1]);
+        v4.extend([0; 8]);
+        assert_eq!(parse_address(&v4), Some("192.0.2.1:443".parse().unwrap()));
+        assert_eq!(parse_address(&v6("2001:db8::1", 80, 0, 0)), Some("[2001:db8::1]:80".parse().unwrap()));
+    }
+
+    #[test]
+    fn addresses_that_are_left_alone() {
+        assert_eq!(parse_address(&v6("::ffff:192.0.2.1", 80, 0, 0)), None, "v4-mapped");
+        assert_eq!(parse_address(&v6("fe80::1", 80, 0, 2)), None, "scope");
+        assert_eq!(parse_address(&v6("2001:db8::1", 80, 7, 0)), None, "flow label");
+        assert_eq!(parse_address(&v6("2001:db8::1", 0, 0, 0)), None, "no port");
+        assert_eq!(parse_address(&v6("::", 80, 0, 0)), None, "unspecified");
+        assert_eq!(parse_address(&v6("2001:db8::1", 80, 0, 0)[..16]), None, "short");
+        assert_eq!(parse_address(&[1, 0, b'/', b'x']), None, "unix");
+        assert_eq!(parse_address(&[]), None);
+    }
+}

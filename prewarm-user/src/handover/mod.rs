@@ -1,0 +1,25 @@
+//! Giving a lease to a program.
+//!
+//! Comes in: a program that is about to connect. Goes out: a connection that is open already, in the place of the one
+//! the program would have waited for. Never here: a decision about what to open, or the program's traffic.
+//!
+//! `exec` supervises a program that we start; `protocol` is what it says to the daemon, `client` its end and `serve` the
+//! daemon's end of that.
+
+pub mod client;
+pub mod exec;
+pub mod lines;
+pub mod protocol;
+pub mod serve;
+pub mod source;
+
+use std::os::fd::{FromRawFd, OwnedFd, RawFd};
+
+/// Takes ownership of a descriptor that came out of a control message.
+fn owned(fd: RawFd) -> OwnedFd {
+    #[expect(unsafe_code, reason = "nix hands received descriptors out as numbers")]
+    // SAFETY: the kernel has just installed it in this process and the message it came with is read once.
+    unsafe {
+        OwnedFd::from_raw_fd(fd)
+    }
+}

@@ -1,0 +1,45 @@
+//! Where the supervisor gets leases from: the port, so that it can be run without a daemon.
+
+use std::os::fd::{BorrowedFd, OwnedFd};
+
+use super::protocol::{Settled, Want};
+use crate::model::Timestamp;
+
+/// An answer to a question.
+#[derive(Debug)]
+pub enum Answer {
+    /// A connection, established and proven alive a moment ago.
+    Lease(OwnedFd),
+    /// None; `late` when one is being dialled.
+    Nothing {
+        /// Whether a dial is in flight.
+        late: bool,
+    },
+    /// The source will not say.
+    Refused,
+}
+
+/// Why questions got no answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Lost;
+
+/// Somebody who has leases. Nothing here blocks; questions are answered in any order.
+pub trait LeaseSource {
+    /// Asks; `false` when nobody can be asked just now.
+    fn ask(&mut self, id: u64, want: &Want, now: Timestamp) -> bool;
+
+    /// What becomes readable when there are answers.
+    fn wake(&self) -> Option<BorrowedFd<'_>>;
+
+    /// Collects the answers that have come.
+    ///
+    /// # Errors
+    /// When the source has gone: no question that is open will be answered.
+    fn collect(&mut self, answers: &mut Vec<(u64, Answer)>, now: Timestamp) -> Result<(), Lost>;
+
+    /// Reports what became of a lease; one that was not fit goes back.
+    fn settle(&mut self, id: u64, want: &Want, result: Settled, lease: Option<BorrowedFd<'_>>);
+
+    /// Forgets all open questions, because an answer is overdue.
+    fn give_up(&mut self, now: Timestamp);
+}

@@ -1,0 +1,292 @@
+//! What was asked, answered and connected to: names with their addresses and ports, and who asked for what lately.
+//!
+//! Comes in: observations, each with its time. Goes out: what is known of a name, the name behind an address, and
+//! which names were learnt or forgotten, so that the kernel's table of known names can follow. Never here: a clock,
+//! a socket, growth without bound (what strangers ask can push out only what is worth less), or a guess about the
+//! future.
+
+mod clients;
+mod names;
+mod reverse;
+mod sketch;
+
+use std::{hash::BuildHasherDefault, net::IpAddr, time::Duration};
+
+pub use clients::{Client, Clients};
+pub use names::{KnownName, PortCount};
+
+use self::{names::Names, reverse::Reverse};
+use crate::{
+    config::HistorySettings,
+    model::{Direction, Observation, ResourceId, Seen, Timestamp},
+};
+
+/// A change of what is known by name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Learned {
+    /// The name behind this ID is known from now on; its events need not carry it.
+    New(ResourceId),
+    /// It is not known any more; its next event must carry the name.
+    Forgotten(ResourceId),
+}
+
+/// An observation as far as it concerns the other parts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// A client asked for a resource.
+    Asked {
+        /// What it asked for.
+        resource: ResourceId,
+        /// Whether another client's question of a moment ago is merely being passed on by this host.
+        forwarded: bool,
+    },
+    /// An answer was seen.
+    Answered {
+        /// What was answered.
+        resource: ResourceId,
+        /// The time since the question, if that was seen too.
+        after: Option<Duration>,
+    },
+    /// A program connected to an address that a name stands for.
+    Connected {
+        /// The name that the client most likely meant.
+        resource: ResourceId,
+        /// The port.
+        port: u16,
+        /// Whether it got a lease.
+        leased: bool,
+    },
+    /// A program connected to an address that no answer named.
+    Nameless,
+}
+
+/// Counters of what the tables did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Names taken in.
+    pub learned: u64,
+    /// Names dropped, for room or for age.
+    pub forgotten: u64,
+    /// Names not taken in because everything kept is worth more.
+    pub not_admitted: u64,
+    /// Events that carry no name although none is known for their ID.
+    pub nameless_events: u64,
+    /// Connections to addresses that no answer named: the blind share is this over all connections.
+    pub blind_connects: u64,
+    /// Connections to addresses that a name is known for.
+    pub named_connects: u64,
+}
+
+/// All that is remembered.
+#[derive(Debug)]
+pub struct History {
+    settings: HistorySettings,
+    names: Names,
+    reverse: Reverse,
+    clients: Clients,
+    counters: Counters,
+    swept: Timestamp,
+}
+
+/// A client's question that this host sends on itself is not a second access.
+const FORWARD_WINDOW: Duration = Duration::from_secs(3);
+/// How often idle names are looked for.
+const SWEEP_EVERY: Duration = Duration::from_secs(30);
+
+impl History {
+    /// An empty history.
+    #[must_use]
+    pub fn new(settings: &HistorySettings) -> Self {
+        Self {
+            names: Names::new(settings.names as usize),
+            reverse: Reverse::default(),
+            clients: Clients::new(
+                settings.clients as usize,
+                settings.session_length as usize,
+                Duration::from_secs(settings.session_idle_seconds),
+            ),
+            settings: settings.clone(),
+            counters: Counters::default(),
+            swept: Timestamp::ZERO,
+        }
+    }
+
+    /// Takes in what was seen, and notes in `changes` which names came and went.
+    pub fn observe(&mut self, observation: &Observation, changes: &mut Vec<Learned>) -> Access {
+        let Observation { at, client, seen } = observation;
+        match seen {
+            Seen::Question { resource, name, direction, .. } => {
+                let known = self.admit(*at, *resource, name.as_ref(), changes);
+                let forwarded = *direction == Direction::Egress
+                    && known
+                    && self.names.get(*resource).is_some_and(|known| {
+                        known.last_client.is_some_and(|last| last != *client)
+                            && at.since(known.last_asked) < FORWARD_WINDOW
+                    });
+                if !forwarded {
+                    if let Some(known) = self.names.get_mut(*resource) {
+                        known.asked_by(*at, *client);
+                    }
+                    self.clients.asked(*at, *client, *resource);
+                }
+                Access::Asked { resource: *resource, forwarded }
+            }
+            Seen::Answer { resource, name, rcode, ttl, addresses, service_binding, .. } => {
+                self.admit(*at, *resource, name.as_ref(), changes);
+                let mut after = None;
+                if let Some(known) = self.names.get_mut(*resource) {
+                    after = known.unanswered.take().map(|asked| at.since(asked));
+                    let keep = *ttl + Duration::from_secs(self.settings.address_memory_seconds);
+                    for gone in known.answered(*at, *rcode, *ttl, addresses, *service_binding) {
+                        self.reverse.remove(gone, *resource);
+                    }
+                    for &address in &known.addresses {
+                        self.reverse.insert(address, *resource, *at + keep);
+                    }
+                }
+                Access::Answered { resource: *resource, after }
+            }
+            Seen::Connect { destination, leased } => {
+                let address = destination.ip().to_canonical();
+                let Some(resource) = self.name_behind(*at, *client, address) else {
+                    self.counters.blind_connects += 1;
+                    return Access::Nameless;
+                };
+                self.counters.named_connects += 1;
+                if let Some(known) = self.names.get_mut(resource) {
+                    known.connected(destination.port());
+                }
+                Access::Connected { resource, port: destination.port(), leased: *leased }
+            }
+        }
+    }
+
+    /// Forgets what is too old. Cheap to call often.
+    pub fn tick(&mut self, now: Timestamp, changes: &mut Vec<Learned>) {
+        if now.since(self.swept) < SWEEP_EVERY {
+            return;
+        }
+        self.swept = now;
+        let idle = Duration::from_secs(self.settings.name_idle_hours.saturating_mul(3600));
+        for known in self.names.take_idle(now, idle) {
+            self.unlink(&known, changes);
+        }
+        self.reverse.expire(now);
+        self.clients.expire(now);
+    }
+
+    /// What is known of a resource.
+    #[must_use]
+    pub fn get(&self, resource: ResourceId) -> Option<&KnownName> {
+        self.names.get(resource)
+    }
+
+    /// All known names, in no order.
+    pub fn iter(&self) -> impl Iterator<Item = &KnownName> {
+        self.names.iter()
+    }
+
+    /// The clients and what each asked lately.
+    #[must_use]
+    pub const fn clients(&self) -> &Clients {
+        &self.clients
+    }
+
+    /// The name that `client` most likely means by `address`: the one it asked for last of those that the address
+    /// was given for, else the one that anybody asked for last.
+    #[must_use]
+    pub fn name_behind(&self, now: Timestamp, client: IpAddr, address: IpAddr) -> Option<ResourceId> {
+        let candidates = self.reverse.names(now, address);
+        self.clients.recent(client).map(|(_, resource)| resource).find(|r| candidates.clone().any(|c| c == *r)).or_else(
+            || candidates.clone().max_by_key(|&resource| self.names.get(resource).map(|known| known.last_asked)),
+        )
+    }
+
+    /// Number of known names.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.names.len()
+    }
+
+    /// Whether no name is known.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.names.len() == 0
+    }
+
+    /// What the tables did so far.
+    #[must_use]
+    pub fn counters(&self) -> Counters {
+        self.counters
+    }
+
+    /// Bytes taken by all tables, heap included.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.names.bytes() + self.reverse.bytes() + self.clients.bytes()
+    }
+
+    /// Makes the resource known if its event carries a name that is worth keeping; whether it is known afterwards.
+    fn admit(
+        &mut self,
+        at: Timestamp,
+        resource: ResourceId,
+        name: Option<&crate::model::Name>,
+        changes: &mut Vec<Learned>,
+    ) -> bool {
+        if self.names.touch(resource) {
+            return true;
+        }
+        let Some(name) = name else {
+            self.counters.nameless_events += 1;
+            return false;
+        };
+        match self.names.admit(at, resource, name) {
+            names::Admission::Refused => {
+                self.counters.not_admitted += 1;
+                false
+            }
+            names::Admission::Taken(evicted) => {
+                if let Some(evicted) = evicted {
+                    self.unlink(&evicted, changes);
+                }
+                self.counters.learned += 1;
+                changes.push(Learned::New(resource));
+                true
+            }
+        }
+    }
+
+    fn unlink(&mut self, known: &KnownName, changes: &mut Vec<Learned>) {
+        for &address in &known.addresses {
+            self.reverse.remove(address, known.resource);
+        }
+        self.counters.forgotten += 1;
+        changes.push(Learned::Forgotten(known.resource));
+    }
+}
+
+/// Hashes IDs that are keyed hashes already: one multiplication spreads them over the table.
+#[derive(Clone, Copy, Debug, Default)]
+struct IdHasher(u64);
+
+impl std::hash::Hasher for IdHasher {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for &byte in bytes {
+            self.write_u64(u64::from(byte));
+        }
+    }
+
+    fn write_u64(&mut self, value: u64) {
+        self.0 = (self.0 ^ value).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(29);
+    }
+}
+
+type ById<V> = std::collections::HashMap<ResourceId, V, BuildHasherDefault<IdHasher>>;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,521 @@
+//! Every lease and what may become of it: the deciding half of the pool.
+//!
+//! Comes in: orders, dials that ended, connections that died, programs that ask, each with the time. Goes out: dials to
+//! start, connections to close, outcomes. Never here: a socket (connections are opaque), a clock, a task.
+
+use std::{
+    collections::{BTreeMap, HashMap, VecDeque},
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
+
+use super::{
+    counters::{LeaseCounters, LeaseState, LeaseView, Reason},
+    order::interleave,
+    origins::{Origins, Patience, Readiness},
+    pace::Pace,
+};
+use crate::{
+    config::LeaseSettings,
+    model::{ActionKind, IntentId, Origin, Outcome, ResourceId, Timestamp, Verdict},
+};
+
+/// The number of a lease, unique while the daemon runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct LeaseId(pub u64);
+
+/// A wish for one lease.
+#[derive(Clone, Debug)]
+pub struct LeaseOrder {
+    /// Whose outcome this decides.
+    pub intent: Option<(IntentId, ResourceId)>,
+    /// Why.
+    pub reason: Reason,
+    /// Where to.
+    pub origin: Origin,
+    /// The origin's addresses, in the resolver's order.
+    pub addresses: Vec<IpAddr>,
+    /// Until when it is of use: a lease that ends before is dialled again.
+    pub until: Timestamp,
+}
+
+/// What a waiting connection died of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Death {
+    /// The origin closed it.
+    Closed,
+    /// The origin, or something in between, reset it.
+    Reset,
+    /// The origin said something that nobody had asked for.
+    Spoke,
+    /// Nobody answers at the other end any more.
+    Unanswered,
+}
+
+/// Why no connection came of a dial.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Failure {
+    /// The guard allows no address.
+    Guarded,
+    /// No address answered.
+    Unreachable,
+}
+
+/// A dial to start.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Start {
+    /// The number of the lease to be.
+    pub(crate) id: LeaseId,
+    /// Where to try, in this order.
+    pub(crate) destinations: Vec<SocketAddr>,
+}
+
+/// A lease in somebody's hands.
+#[derive(Debug)]
+pub(crate) struct Given<C> {
+    /// Its number, for [`Ledger::settle`].
+    pub(crate) id: LeaseId,
+    /// The connection.
+    pub(crate) connection: C,
+    /// What it saves.
+    pub(crate) rtt: Duration,
+    /// Whom it was opened for.
+    pub(crate) origin: Origin,
+    /// For which intent.
+    pub(crate) intent: Option<IntentId>,
+}
+
+/// What became of a lease that was given out.
+#[derive(Debug)]
+pub enum Fate<C> {
+    /// A program has it.
+    Used,
+    /// The program could not use it, and here it is again.
+    Unfit(C),
+    /// It is gone.
+    Lost,
+}
+
+#[derive(Debug)]
+struct Dial {
+    order: LeaseOrder,
+    destinations: Vec<SocketAddr>,
+    since: Timestamp,
+    late: bool,
+}
+
+#[derive(Debug)]
+struct Ready<C> {
+    order: LeaseOrder,
+    destination: SocketAddr,
+    netns: u64,
+    rtt: Duration,
+    since: Timestamp,
+    expires: Timestamp,
+    connection: C,
+}
+
+/// The same, while somebody else has the connection.
+type Handed = Ready<()>;
+
+#[derive(Debug)]
+struct Standing {
+    addresses: Vec<IpAddr>,
+    until: Timestamp,
+    count: u32,
+}
+
+/// How many of what may be.
+#[derive(Clone, Copy, Debug)]
+struct Limits {
+    total: usize,
+    per_origin: usize,
+    per_address: usize,
+}
+
+/// A lease that ends this soon is not worth another dial.
+const WORTH_RENEWING: Duration = Duration::from_secs(1);
+
+/// All leases.
+#[derive(Debug)]
+pub(crate) struct Ledger<C> {
+    limits: Limits,
+    pace: Pace,
+    origins: Origins,
+    dials: BTreeMap<LeaseId, Dial>,
+    ready: BTreeMap<LeaseId, Ready<C>>,
+    handed: BTreeMap<LeaseId, Handed>,
+    by_destination: HashMap<SocketAddr, VecDeque<LeaseId>>,
+    standing: HashMap<Origin, Standing>,
+    next: u64,
+    draining: bool,
+    /// Outcomes to report, drained by the pool.
+    pub(crate) outcomes: Vec<Outcome>,
+    /// What happened so far.
+    pub(crate) counters: LeaseCounters,
+}
+
+impl<C> Ledger<C> {
+    /// An empty ledger.
+    pub(crate) fn new(settings: &LeaseSettings) -> Self {
+        let seconds = |value: f64| Duration::try_from_secs_f64(value).unwrap_or_default();
+        Self {
+            limits: Limits {
+                total: settings.total as usize,
+                per_origin: settings.per_origin as usize,
+                per_address: settings.per_address as usize,
+            },
+            pace: Pace::new(settings.dials_per_second, settings.dial_burst),
+            origins: Origins::new(Patience {
+                backoff: seconds(settings.backoff_seconds),
+                ceiling: seconds(settings.backoff_ceiling_seconds),
+                breaker: settings.breaker_failures,
+                idle: seconds(settings.idle_seconds),
+            }),
+            dials: BTreeMap::new(),
+            ready: BTreeMap::new(),
+            handed: BTreeMap::new(),
+            by_destination: HashMap::new(),
+            standing: HashMap::new(),
+            next: 1,
+            draining: false,
+            outcomes: Vec::new(),
+            counters: LeaseCounters::default(),
+        }
+    }
+
+    /// Starts a lease, or refuses and says so.
+    pub(crate) fn order(&mut self, order: LeaseOrder, now: Timestamp) -> Option<Start> {
+        let intent = order.intent;
+        let start = self.admit(order, now);
+        if start.is_none() {
+            self.report(intent, Verdict::Refused, now);
+        }
+        start
+    }
+
+    /// Keeps `count` leases to an origin open until a deadline; zero ends that.
+    pub(crate) fn want(&mut self, origin: Origin, addresses: Vec<IpAddr>, until: Timestamp, count: u32) {
+        if count == 0 {
+            self.standing.remove(&origin);
+        } else {
+            self.standing.insert(origin, Standing { addresses, until, count });
+        }
+    }
+
+    /// What has to be dialled so that there is as much as is wanted.
+    pub(crate) fn replenish(&mut self, now: Timestamp) -> Vec<Start> {
+        self.standing.retain(|_, standing| standing.until > now);
+        let mut missing = Vec::new();
+        for (origin, standing) in &self.standing {
+            for _ in self.open_to(origin)..standing.count as usize {
+                missing.push(LeaseOrder {
+                    intent: None,
+                    reason: Reason::Wanted,
+                    origin: origin.clone(),
+                    addresses: standing.addresses.clone(),
+                    until: standing.until,
+                });
+            }
+        }
+        missing.into_iter().filter_map(|order| self.admit(order, now)).collect()
+    }
+
+    /// A dial succeeded. The connection comes back when nobody waits for it any more.
+    pub(crate) fn dialled(
+        &mut self,
+        id: LeaseId,
+        destination: SocketAddr,
+        netns: u64,
+        rtt: Duration,
+        connection: C,
+        now: Timestamp,
+    ) -> Option<C> {
+        let Some(Dial { order, .. }) = self.dials.remove(&id) else { return Some(connection) };
+        self.origins.succeeded(&order.origin, now);
+        let expires = (now + self.origins.idle(&order.origin)).min(order.until.max(now + WORTH_RENEWING));
+        self.counters.ready += 1;
+        self.keep(id, Ready { order, destination, netns, rtt, since: now, expires, connection });
+        None
+    }
+
+    /// A dial failed.
+    pub(crate) fn failed(&mut self, id: LeaseId, failure: Failure, now: Timestamp) {
+        let Some(Dial { order, .. }) = self.dials.remove(&id) else { return };
+        let verdict = match failure {
+            Failure::Guarded => {
+                self.counters.refused += 1;
+                self.counters.refused_guard += 1;
+                Verdict::Refused
+            }
+            Failure::Unreachable => {
+                self.counters.failed += 1;
+                self.origins.failed(&order.origin, now);
+                Verdict::Failed
+            }
+        };
+        self.report(order.intent, verdict, now);
+    }
+
+    /// Gives out the oldest lease to there that `prove` finds alive; those that it does not are buried. The oldest is
+    /// the one that would be wasted first.
+    pub(crate) fn take(
+        &mut self,
+        destination: SocketAddr,
+        netns: Option<u64>,
+        now: Timestamp,
+        mut prove: impl FnMut(&C, &Origin) -> Result<(), Death>,
+    ) -> Option<Given<C>> {
+        let candidates: Vec<LeaseId> = self.by_destination.get(&destination).into_iter().flatten().copied().collect();
+        for id in candidates {
+            let Some(ready) = self.ready.get(&id) else { continue };
+            if netns.is_some_and(|netns| netns != ready.netns) {
+                continue;
+            }
+            if let Err(death) = prove(&ready.connection, &ready.order.origin) {
+                drop(self.died(id, death, now));
+                continue;
+            }
+            let Some(ready) = self.remove(id) else { continue };
+            let (origin, intent) = (ready.order.origin.clone(), ready.order.intent.map(|(intent, _)| intent));
+            let (connection, handed) = ready.split();
+            let rtt = handed.rtt;
+            self.handed.insert(id, handed);
+            return Some(Given { id, connection, rtt, origin, intent });
+        }
+        None
+    }
+
+    /// Whether a dial to there is in flight, so that whoever asked came too early. Its intent is decided by that.
+    pub(crate) fn is_late(&mut self, destination: SocketAddr, now: Timestamp) -> bool {
+        let mut intents = Vec::new();
+        let mut late = false;
+        for dial in self.dials.values_mut().filter(|dial| dial.destinations.contains(&destination)) {
+            late = true;
+            if !dial.late {
+                dial.late = true;
+                self.counters.late += 1;
+                intents.push(dial.order.intent.take());
+            }
+        }
+        for intent in intents {
+            self.report(intent, Verdict::Late, now);
+        }
+        late
+    }
+
+    /// Says what became of a lease that was given out.
+    pub(crate) fn settle(&mut self, id: LeaseId, fate: Fate<C>, now: Timestamp) {
+        let Some(handed) = self.handed.remove(&id) else { return };
+        match fate {
+            Fate::Used => {
+                self.counters.taken += 1;
+                self.report(handed.order.intent, Verdict::Used { saved: handed.rtt }, now);
+            }
+            Fate::Unfit(connection) => {
+                self.counters.given_back += 1;
+                self.keep(id, handed.with(connection));
+            }
+            Fate::Lost => {
+                self.counters.lost += 1;
+                self.report(handed.order.intent, Verdict::Wasted, now);
+            }
+        }
+    }
+
+    /// A waiting connection died.
+    pub(crate) fn died(&mut self, id: LeaseId, death: Death, now: Timestamp) -> Option<C> {
+        let ready = self.remove(id)?;
+        let origin = &ready.order.origin;
+        self.counters.dead += 1;
+        match death {
+            Death::Closed => {
+                self.counters.dead_closed += 1;
+                self.origins.closed(origin, now.since(ready.since), now);
+            }
+            Death::Reset => {
+                self.counters.dead_reset += 1;
+                self.origins.failed(origin, now);
+            }
+            Death::Spoke => self.counters.dead_spoke += 1,
+            Death::Unanswered => self.counters.dead_unanswered += 1,
+        }
+        self.report(ready.order.intent, Verdict::Wasted, now);
+        Some(ready.connection)
+    }
+
+    /// Ends what is due: connections to close, and dials in the place of those that are still expected to be used.
+    pub(crate) fn expire(&mut self, now: Timestamp) -> (Vec<C>, Vec<Start>) {
+        let due: Vec<LeaseId> =
+            self.ready.iter().filter(|(_, ready)| ready.expires <= now).map(|(&id, _)| id).collect();
+        let (mut closed, mut starts) = (Vec::new(), Vec::new());
+        for id in due {
+            let Some(ready) = self.remove(id) else { continue };
+            self.origins.outlived(&ready.order.origin, now);
+            closed.push(ready.connection);
+            let intent = ready.order.intent;
+            let again = ready.order.until > now + WORTH_RENEWING;
+            match again.then(|| self.admit(ready.order, now)).flatten() {
+                Some(start) => {
+                    self.counters.renewed += 1;
+                    starts.push(start);
+                }
+                None => {
+                    self.counters.expired += 1;
+                    self.report(intent, Verdict::Wasted, now);
+                }
+            }
+        }
+        (closed, starts)
+    }
+
+    /// When something is due next.
+    pub(crate) fn next_due(&self) -> Option<Timestamp> {
+        self.ready.values().map(|ready| ready.expires).min()
+    }
+
+    /// Whether less is open than is wanted.
+    pub(crate) fn is_short(&self) -> bool {
+        self.standing.iter().any(|(origin, standing)| self.open_to(origin) < standing.count as usize)
+    }
+
+    /// Refuses everything from now on and lets go of all there is.
+    pub(crate) fn drain(&mut self, now: Timestamp) -> Vec<C> {
+        self.draining = true;
+        self.standing.clear();
+        for (_, dial) in std::mem::take(&mut self.dials) {
+            self.counters.drained += 1;
+            self.report(dial.order.intent, Verdict::Wasted, now);
+        }
+        self.by_destination.clear();
+        let ready = std::mem::take(&mut self.ready);
+        let closed = ready.into_values().map(|ready| {
+            self.counters.drained += 1;
+            self.report(ready.order.intent, Verdict::Wasted, now);
+            ready.connection
+        });
+        closed.collect()
+    }
+
+    /// The leases there are, oldest first.
+    pub(crate) fn view(&self, now: Timestamp) -> Vec<LeaseView> {
+        let dials = self.dials.iter().map(|(id, dial)| LeaseView {
+            id: id.0,
+            origin: dial.order.origin.to_string(),
+            destination: None,
+            state: LeaseState::Dialling,
+            age_seconds: now.since(dial.since).as_secs_f64(),
+            expires_in_seconds: None,
+            rtt_ms: None,
+            reason: dial.order.reason,
+        });
+        let ready = self.ready.iter().map(|(id, ready)| ready.view(*id, LeaseState::Ready, now));
+        let handed = self.handed.iter().map(|(id, handed)| handed.view(*id, LeaseState::Handed, now));
+        let mut rows: Vec<_> = dials.chain(ready).chain(handed).collect();
+        rows.sort_by_key(|row| row.id);
+        rows
+    }
+
+    fn admit(&mut self, order: LeaseOrder, now: Timestamp) -> Option<Start> {
+        let room = self.dials.len() + self.ready.len() < self.limits.total
+            && self.open_to(&order.origin) < self.limits.per_origin;
+        let destinations: Vec<_> = interleave(&order.addresses)
+            .into_iter()
+            .filter(|&address| self.open_at(address) < self.limits.per_address)
+            .map(|address| SocketAddr::new(address, order.origin.port))
+            .collect();
+        let counter = if self.draining {
+            &mut self.counters.refused_draining
+        } else if !room || destinations.is_empty() {
+            &mut self.counters.refused_limit
+        } else if !self.may_dial(&order.origin, now) {
+            &mut self.counters.refused_backoff
+        } else if !self.pace.take(now) {
+            &mut self.counters.refused_pace
+        } else {
+            let id = LeaseId(self.next);
+            self.next += 1;
+            self.counters.opened += 1;
+            self.dials.insert(id, Dial { order, destinations: destinations.clone(), since: now, late: false });
+            return Some(Start { id, destinations });
+        };
+        *counter += 1;
+        self.counters.refused += 1;
+        None
+    }
+
+    fn may_dial(&self, origin: &Origin, now: Timestamp) -> bool {
+        match self.origins.readiness(origin, now) {
+            Readiness::Open => true,
+            Readiness::Trial => !self.dials.values().any(|dial| dial.order.origin == *origin),
+            Readiness::Paused => false,
+        }
+    }
+
+    fn open_to(&self, origin: &Origin) -> usize {
+        self.dials.values().filter(|dial| dial.order.origin == *origin).count()
+            + self.ready.values().filter(|ready| ready.order.origin == *origin).count()
+    }
+
+    /// A dial counts for the address it tries first.
+    fn open_at(&self, address: IpAddr) -> usize {
+        self.dials.values().filter(|dial| dial.destinations.first().is_some_and(|first| first.ip() == address)).count()
+            + self.ready.values().filter(|ready| ready.destination.ip() == address).count()
+    }
+
+    fn keep(&mut self, id: LeaseId, ready: Ready<C>) {
+        self.by_destination.entry(ready.destination).or_default().push_back(id);
+        self.ready.insert(id, ready);
+    }
+
+    fn remove(&mut self, id: LeaseId) -> Option<Ready<C>> {
+        let ready = self.ready.remove(&id)?;
+        if let Some(ids) = self.by_destination.get_mut(&ready.destination) {
+            ids.retain(|&other| other != id);
+            if ids.is_empty() {
+                self.by_destination.remove(&ready.destination);
+            }
+        }
+        Some(ready)
+    }
+
+    /// The connection of a lease that waits.
+    pub(crate) fn connection(&self, id: LeaseId) -> Option<(&C, &Origin)> {
+        self.ready.get(&id).map(|ready| (&ready.connection, &ready.order.origin))
+    }
+
+    fn report(&mut self, intent: Option<(IntentId, ResourceId)>, verdict: Verdict, now: Timestamp) {
+        if let Some((intent, resource)) = intent {
+            self.outcomes.push(Outcome { intent, resource, kind: ActionKind::Lease, at: now, verdict });
+        }
+    }
+}
+
+impl<C> Ready<C> {
+    fn split(self) -> (C, Handed) {
+        let Self { order, destination, netns, rtt, since, expires, connection } = self;
+        (connection, Ready { order, destination, netns, rtt, since, expires, connection: () })
+    }
+
+    fn with<D>(self, connection: D) -> Ready<D> {
+        let Self { order, destination, netns, rtt, since, expires, .. } = self;
+        Ready { order, destination, netns, rtt, since, expires, connection }
+    }
+
+    fn view(&self, id: LeaseId, state: LeaseState, now: Timestamp) -> LeaseView {
+        LeaseView {
+            id: id.0,
+            origin: self.order.origin.to_string(),
+            destination: Some(self.destination),
+            state,
+            age_seconds: now.since(self.since).as_secs_f64(),
+            expires_in_seconds: Some(self.expires.since(now).as_secs_f64()),
+            rtt_ms: Some(self.rtt.as_secs_f64() * 1000.0),
+            reason: self.order.reason,
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "ledger_tests.rs"]
+mod tests;

@@ -1,0 +1,217 @@
+use super::*;
+
+const RTT: Duration = Duration::from_millis(40);
+
+fn at(ms: u64) -> Timestamp {
+    Timestamp::from_origin(Duration::from_millis(ms))
+}
+
+fn ledger(change: impl FnOnce(&mut LeaseSettings)) -> Ledger<u32> {
+    let mut settings = LeaseSettings::default();
+    change(&mut settings);
+    Ledger::new(&settings)
+}
+
+fn order(name: &str, intent: u64, until: Timestamp) -> LeaseOrder {
+    LeaseOrder {
+        intent: Some((IntentId(intent), ResourceId(intent))),
+        reason: Reason::predicted(IntentId(intent), 0.9),
+        origin: format!("{name}:80").parse().unwrap(),
+        addresses: vec!["192.0.2.1".parse().unwrap()],
+        until,
+    }
+}
+
+fn here() -> SocketAddr {
+    "192.0.2.1:80".parse().unwrap()
+}
+
+fn verdicts(ledger: &mut Ledger<u32>) -> Vec<(u64, Verdict)> {
+    std::mem::take(&mut ledger.outcomes).into_iter().map(|outcome| (outcome.intent.0, outcome.verdict)).collect()
+}
+
+/// Orders a lease and lets its dial succeed.
+fn ready(ledger: &mut Ledger<u32>, name: &str, intent: u64, now: Timestamp, until: Timestamp) -> LeaseId {
+    let start = ledger.order(order(name, intent, until), now).unwrap();
+    assert_eq!(ledger.dialled(start.id, start.destinations[0], 7, RTT, intent as u32, now), None);
+    start.id
+}
+
+#[test]
+fn a_lease_that_is_used() {
+    let mut ledger = ledger(|_| {});
+    ready(&mut ledger, "a.example", 1, at(0), at(9000));
+    let given = ledger.take(here(), Some(7), at(100), |_, _| Ok(())).unwrap();
+    assert_eq!((given.connection, given.rtt, given.intent), (1, RTT, Some(IntentId(1))));
+    assert_eq!(verdicts(&mut ledger), [], "nothing is decided before the program has it");
+    ledger.settle(given.id, Fate::Used, at(101));
+    ledger.settle(given.id, Fate::Used, at(102));
+    assert_eq!(verdicts(&mut ledger), [(1, Verdict::Used { saved: RTT })]);
+    assert!(ledger.take(here(), Some(7), at(103), |_, _| Ok(())).is_none());
+    assert_eq!(ledger.counters.taken, 1);
+}
+
+#[test]
+fn a_lease_of_another_namespace_is_none() {
+    let mut ledger = ledger(|_| {});
+    ready(&mut ledger, "a.example", 1, at(0), at(9000));
+    assert!(ledger.take(here(), Some(8), at(1), |_, _| Ok(())).is_none());
+    assert!(ledger.take(here(), None, at(1), |_, _| Ok(())).is_some());
+}
+
+#[test]
+fn the_oldest_goes_first_and_the_dead_are_buried() {
+    let mut ledger = ledger(|_| {});
+    ready(&mut ledger, "a.example", 1, at(0), at(9000));
+    ready(&mut ledger, "a.example", 2, at(1), at(9000));
+    let given = ledger
+        .take(here(), None, at(5000), |&connection, _| if connection == 1 { Err(Death::Closed) } else { Ok(()) })
+        .unwrap();
+    assert_eq!(given.connection, 2);
+    assert_eq!(verdicts(&mut ledger), [(1, Verdict::Wasted)]);
+    assert_eq!((ledger.counters.dead, ledger.counters.dead_closed), (1, 1));
+    // What it was closed after is learnt.
+    ready(&mut ledger, "a.example", 3, at(6000), at(99_000));
+    assert_eq!(ledger.next_due(), Some(at(6000 + 2500)));
+}
+
+#[test]
+fn late_is_decided_once() {
+    let mut ledger = ledger(|_| {});
+    let start = ledger.order(order("a.example", 1, at(9000)), at(0)).unwrap();
+    assert!(ledger.is_late(here(), at(10)));
+    assert!(ledger.is_late(here(), at(11)));
+    assert!(!ledger.is_late("192.0.2.1:443".parse().unwrap(), at(11)));
+    assert_eq!(verdicts(&mut ledger), [(1, Verdict::Late)]);
+    ledger.dialled(start.id, here(), 7, RTT, 1, at(40));
+    let (closed, _) = ledger.expire(at(60_000));
+    assert_eq!(closed, [1]);
+    assert_eq!(verdicts(&mut ledger), []);
+}
+
+#[test]
+fn limits_refuse() {
+    let mut ledger = ledger(|settings| {
+        settings.total = 3;
+        settings.per_origin = 1;
+        settings.per_address = 2;
+    });
+    ready(&mut ledger, "a.example", 1, at(0), at(9000));
+    assert_eq!(ledger.order(order("a.example", 2, at(9000)), at(0)), None, "one to an origin");
+    ready(&mut ledger, "b.example", 3, at(0), at(9000));
+    assert_eq!(ledger.order(order("c.example", 4, at(9000)), at(0)), None, "two to an address");
+    let mut elsewhere = order("c.example", 5, at(9000));
+    elsewhere.addresses.push("192.0.2.2".parse().unwrap());
+    let start = ledger.order(elsewhere, at(0)).unwrap();
+    assert_eq!(start.destinations, ["192.0.2.2:80".parse().unwrap()], "the address with room");
+    let mut fourth = order("d.example", 6, at(9000));
+    fourth.addresses = vec!["192.0.2.9".parse().unwrap()];
+    assert_eq!(ledger.order(fourth, at(0)), None, "three in all");
+    assert_eq!(verdicts(&mut ledger).iter().filter(|(_, verdict)| *verdict == Verdict::Refused).count(), 3);
+    assert_eq!((ledger.counters.refused, ledger.counters.refused_limit), (3, 3));
+}
+
+#[test]
+fn dials_are_paced() {
+    let mut ledger = ledger(|settings| {
+        settings.dial_burst = 2;
+        settings.dials_per_second = 1.0;
+        settings.per_address = 99;
+    });
+    let started = (0..5)
+        .filter(|&number| ledger.order(order(&format!("a{number}.example"), number, at(9000)), at(1000)).is_some());
+    assert_eq!(started.count(), 2);
+    assert_eq!(ledger.counters.refused_pace, 3);
+}
+
+#[test]
+fn failures_pause_an_origin_and_one_trial_follows() {
+    let mut ledger = ledger(|_| {});
+    let start = ledger.order(order("a.example", 1, at(9000)), at(0)).unwrap();
+    ledger.failed(start.id, Failure::Unreachable, at(10));
+    assert_eq!(verdicts(&mut ledger), [(1, Verdict::Failed)]);
+    assert_eq!(ledger.order(order("a.example", 2, at(9000)), at(1009)), None);
+    assert!(ledger.order(order("b.example", 3, at(9000)), at(1009)).is_some(), "others are not paused");
+    let trial = ledger.order(order("a.example", 4, at(9000)), at(1010)).unwrap();
+    assert_eq!(ledger.order(order("a.example", 5, at(9000)), at(1011)), None, "one at a time");
+    assert_eq!(ledger.counters.refused_backoff, 2);
+    ledger.dialled(trial.id, here(), 7, RTT, 4, at(1050));
+    assert!(ledger.order(order("a.example", 6, at(9000)), at(1051)).is_some());
+}
+
+#[test]
+fn an_unused_lease_expires_or_is_renewed() {
+    let mut ledger = ledger(|_| {});
+    ready(&mut ledger, "a.example", 1, at(0), at(5000));
+    assert_eq!(ledger.next_due(), Some(at(5000)), "its use ends before its idle time");
+    assert_eq!(ledger.expire(at(4999)), (vec![], vec![]));
+    assert_eq!(ledger.expire(at(5000)), (vec![1], vec![]));
+    assert_eq!(verdicts(&mut ledger), [(1, Verdict::Wasted)]);
+
+    ready(&mut ledger, "a.example", 2, at(6000), at(60_000));
+    let (closed, starts) = ledger.expire(at(28_000));
+    assert_eq!((closed, starts.len()), (vec![2], 1), "still expected: dialled again");
+    assert_eq!(verdicts(&mut ledger), []);
+    ledger.dialled(starts[0].id, here(), 7, RTT, 22, at(28_040));
+    let given = ledger.take(here(), None, at(30_000), |_, _| Ok(())).unwrap();
+    assert_eq!(given.intent, Some(IntentId(2)));
+    assert_eq!((ledger.counters.expired, ledger.counters.renewed), (1, 1));
+}
+
+#[test]
+fn what_is_wanted_is_replaced() {
+    let mut ledger = ledger(|_| {});
+    let origin: Origin = "a.example:80".parse().unwrap();
+    ledger.want(origin.clone(), vec!["192.0.2.1".parse().unwrap()], at(60_000), 2);
+    assert!(ledger.is_short());
+    let starts = ledger.replenish(at(0));
+    assert_eq!(starts.len(), 2);
+    assert_eq!(ledger.replenish(at(0)), []);
+    for start in &starts {
+        ledger.dialled(start.id, here(), 7, RTT, 1, at(40));
+    }
+    let given = ledger.take(here(), None, at(50), |_, _| Ok(())).unwrap();
+    ledger.settle(given.id, Fate::Used, at(50));
+    assert_eq!(ledger.replenish(at(51)).len(), 1);
+    assert_eq!(ledger.replenish(at(60_000)), [], "the deadline has passed");
+    ledger.want(origin, vec![], at(90_000), 0);
+    assert!(!ledger.is_short());
+}
+
+#[test]
+fn unfit_leases_come_back_and_lost_ones_are_wasted() {
+    let mut ledger = ledger(|_| {});
+    ready(&mut ledger, "a.example", 1, at(0), at(9000));
+    let given = ledger.take(here(), None, at(1), |_, _| Ok(())).unwrap();
+    ledger.settle(given.id, Fate::Unfit(given.connection), at(2));
+    let again = ledger.take(here(), None, at(3), |_, _| Ok(())).unwrap();
+    assert_eq!(again.connection, 1);
+    assert_eq!(verdicts(&mut ledger), []);
+    ledger.settle(again.id, Fate::Lost, at(4));
+    assert_eq!(verdicts(&mut ledger), [(1, Verdict::Wasted)]);
+    assert_eq!((ledger.counters.given_back, ledger.counters.lost, ledger.counters.taken), (1, 1, 0));
+}
+
+#[test]
+fn draining_lets_everything_go() {
+    let mut ledger = ledger(|_| {});
+    ready(&mut ledger, "a.example", 1, at(0), at(9000));
+    let dial = ledger.order(order("a.example", 2, at(9000)), at(0)).unwrap();
+    assert_eq!(ledger.drain(at(1)), [1]);
+    assert_eq!(verdicts(&mut ledger).len(), 2);
+    assert_eq!(ledger.order(order("b.example", 3, at(9000)), at(2)), None);
+    assert_eq!(ledger.dialled(dial.id, here(), 7, RTT, 9, at(3)), Some(9), "comes back to be closed");
+    assert_eq!((ledger.counters.drained, ledger.counters.refused_draining), (2, 1));
+    assert_eq!(ledger.view(at(4)), []);
+}
+
+#[test]
+fn a_guard_refuses_and_a_reset_pauses() {
+    let mut ledger = ledger(|_| {});
+    let start = ledger.order(order("a.example", 1, at(9000)), at(0)).unwrap();
+    ledger.failed(start.id, Failure::Guarded, at(1));
+    assert_eq!(verdicts(&mut ledger), [(1, Verdict::Refused)]);
+    let id = ready(&mut ledger, "a.example", 2, at(2), at(9000));
+    assert_eq!(ledger.died(id, Death::Reset, at(3)), Some(2));
+    assert_eq!(ledger.order(order("a.example", 3, at(9000)), at(4)), None, "it does not want idle connections");
+}

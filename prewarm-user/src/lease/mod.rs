@@ -1,0 +1,23 @@
+//! Leases: TCP connections that are open before anybody asks.
+//!
+//! Comes in: orders (from intents), programs that ask. Goes out: connections proven alive, and one outcome for each
+//! intent. Never here: whom to connect to (policy), how a program gets its connection (handover).
+//!
+//! `ledger` decides, with `origins`, `pace` and `order`; `dial` and `probe` touch sockets; `pool` brings both together.
+
+mod counters;
+mod dial;
+mod ledger;
+mod order;
+mod origins;
+mod pace;
+mod pool;
+mod probe;
+pub(crate) mod sockopt;
+
+pub use counters::{LeaseCounters, LeaseState, LeaseView, Reason};
+pub use dial::{DialError, Dialer, Dialled, Dialling, Guard, Pacing, TcpDialer, Won, race};
+pub use ledger::{Death, Fate, LeaseId, LeaseOrder};
+pub use order::interleave;
+pub use pool::{Pool, Take, Taken};
+pub use sockopt::netns_cookie;

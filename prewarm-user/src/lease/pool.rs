@@ -1,0 +1,339 @@
+//! The pool: the ledger's decisions carried out on real connections.
+//!
+//! Comes in: orders, programs that ask. Goes out: dials, proven connections, outcomes over a bounded channel. Never
+//! here: a decision about whom to connect to, or a wait for whoever reads the outcomes.
+
+use std::{
+    collections::HashSet,
+    io,
+    net::{IpAddr, SocketAddr},
+    os::fd::{AsFd, AsRawFd, OwnedFd, RawFd},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
+use tokio::{
+    io::{Interest, unix::AsyncFd},
+    sync::{Notify, mpsc},
+    task::JoinSet,
+    time::{Instant, sleep_until},
+};
+
+use super::{
+    counters::{LeaseCounters, LeaseView},
+    dial::{DialError, Dialer, Guard, Pacing, race},
+    ledger::{Failure, Fate, LeaseId, LeaseOrder, Ledger, Start},
+    probe::prove,
+    sockopt,
+};
+use crate::{
+    config::LeaseSettings,
+    model::{IntentId, Origin, Outcome, Timestamp},
+};
+
+/// How often a shortage is looked at again that limits or a back-off kept from being filled.
+const SHORTAGE: Duration = Duration::from_millis(500);
+/// How long nothing can be due.
+const QUIET: Duration = Duration::from_secs(3600);
+
+/// A connection out of the pool. Say what became of it with [`Pool::settle`].
+#[derive(Debug)]
+pub struct Taken {
+    /// Its number.
+    pub id: LeaseId,
+    /// The connection: established, proven alive, blocking.
+    pub fd: OwnedFd,
+    /// What its handshake took: what is saved.
+    pub rtt: Duration,
+    /// Whom it was opened for.
+    pub origin: Origin,
+    /// For which intent.
+    pub intent: Option<IntentId>,
+}
+
+/// The answer to somebody who asks for a connection.
+#[derive(Debug)]
+pub enum Take {
+    /// Here it is.
+    Lease(Taken),
+    /// There is none.
+    Miss {
+        /// One is being dialled.
+        late: bool,
+    },
+}
+
+/// Connections that are open before anybody asks. Cheap to clone.
+#[derive(Clone)]
+pub struct Pool(Arc<Inner>);
+
+struct Inner {
+    ledger: Mutex<Ledger<OwnedFd>>,
+    watch: AsyncFd<Watch>,
+    dials: Mutex<JoinSet<()>>,
+    wake: Notify,
+    stop: Notify,
+    dialer: Arc<dyn Dialer>,
+    guard: Guard,
+    pacing: Pacing,
+    speaks_first: HashSet<String>,
+    outcomes: mpsc::Sender<Outcome>,
+    born: (Instant, Timestamp),
+}
+
+impl std::fmt::Debug for Pool {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Pool").field("counters", &self.counters()).finish_non_exhaustive()
+    }
+}
+
+impl Pool {
+    /// Starts a pool with its keeper on the current runtime. `now` is the kernel's monotonic time.
+    ///
+    /// # Errors
+    /// When there are no descriptors left to watch connections with.
+    pub fn start(
+        settings: &LeaseSettings,
+        dialer: Arc<dyn Dialer>,
+        guard: Guard,
+        outcomes: mpsc::Sender<Outcome>,
+        now: Timestamp,
+    ) -> io::Result<Self> {
+        let watch = Watch::new()?;
+        #[expect(unsafe_code, reason = "tokio's AsyncFd asks for a promise about the descriptor")]
+        // SAFETY: the set owns its descriptor, never exchanges it, and is owned by the `AsyncFd` to its end.
+        let watch = unsafe { AsyncFd::register_with_interest(watch, Interest::READABLE) }?;
+        let pool = Self(Arc::new(Inner {
+            ledger: Mutex::new(Ledger::new(settings)),
+            watch,
+            dials: Mutex::default(),
+            wake: Notify::new(),
+            stop: Notify::new(),
+            dialer,
+            guard,
+            pacing: Pacing {
+                attempt_delay: Duration::from_millis(settings.attempt_delay_ms.into()),
+                connect_timeout: Duration::try_from_secs_f64(settings.connect_timeout_seconds).unwrap_or_default(),
+            },
+            speaks_first: settings.speaks_first.iter().map(|origin| origin.to_lowercase()).collect(),
+            outcomes,
+            born: (Instant::now(), now),
+        }));
+        tokio::spawn(pool.clone().keep());
+        Ok(pool)
+    }
+
+    /// Opens a lease, within all limits; its outcome is reported once.
+    pub fn lease(&self, order: LeaseOrder) {
+        let start = self.change(|ledger, now| ledger.order(order, now));
+        self.dial_all(start);
+    }
+
+    /// Keeps `count` leases to an origin open until a deadline, replacing what is taken, expires or dies; zero ends it.
+    pub fn want(&self, origin: Origin, addresses: Vec<IpAddr>, until: Timestamp, count: u32) {
+        let starts = self.change(|ledger, now| {
+            ledger.want(origin, addresses, until, count);
+            ledger.replenish(now)
+        });
+        self.dial_all(starts);
+    }
+
+    /// Hands out a connection to there that is alive and, where a network namespace is named, lives in that one.
+    #[must_use]
+    pub fn take(&self, destination: SocketAddr, netns_cookie: Option<u64>) -> Take {
+        let taken = self.change(|ledger, now| {
+            let given =
+                ledger.take(destination, netns_cookie, now, |fd, origin| prove(fd.as_fd(), self.speaks_first(origin)));
+            let Some(given) = given else { return Take::Miss { late: ledger.is_late(destination, now) } };
+            // Before anybody else can close it: what stays in the set would stay there until all copies are closed.
+            self.0.watch.get_ref().forget(&given.connection);
+            Take::Lease(Taken {
+                id: given.id,
+                fd: given.connection,
+                rtt: given.rtt,
+                origin: given.origin,
+                intent: given.intent,
+            })
+        });
+        self.0.wake.notify_one();
+        taken
+    }
+
+    /// Says what became of a connection that was taken.
+    pub fn settle(&self, id: LeaseId, fate: Fate<OwnedFd>) {
+        let fate = match fate {
+            // Somebody else had it: it must still be alive, and watched again.
+            Fate::Unfit(fd) if self.0.watch.get_ref().add(&fd, id).is_err() => Fate::Lost,
+            fate => fate,
+        };
+        self.change(|ledger, now| ledger.settle(id, fate, now));
+        self.0.wake.notify_one();
+    }
+
+    /// What happened so far.
+    #[must_use]
+    pub fn counters(&self) -> LeaseCounters {
+        self.ledger().counters
+    }
+
+    /// What there is now.
+    #[must_use]
+    pub fn leases(&self) -> Vec<LeaseView> {
+        let now = self.now();
+        self.ledger().view(now)
+    }
+
+    /// Stops: dials are given up, waiting connections closed, and every intent gets its outcome.
+    pub async fn drain(&self) {
+        let closed = self.change(Ledger::drain);
+        drop(closed);
+        let mut dials = std::mem::take(&mut *lock(&self.0.dials));
+        dials.shutdown().await;
+        self.0.stop.notify_one();
+    }
+
+    /// Wakes when a connection changes, something is due, or something is missing.
+    async fn keep(self) {
+        loop {
+            let due = {
+                let now = self.now();
+                let ledger = self.ledger();
+                let due = ledger.next_due().map_or(QUIET, |due| due.since(now));
+                Instant::now() + if ledger.is_short() { due.min(SHORTAGE) } else { due }
+            };
+            tokio::select! {
+                () = self.0.stop.notified() => return,
+                () = self.0.wake.notified() => {}
+                () = sleep_until(due) => {}
+                ready = self.0.watch.readable() => {
+                    if let Ok(mut ready) = ready {
+                        // Before the events are read: one that comes in between makes it readable again.
+                        ready.clear_ready();
+                        self.bury();
+                    }
+                }
+            }
+            let (closed, mut starts) = self.change(Ledger::expire);
+            drop(closed);
+            starts.extend(self.change(Ledger::replenish));
+            self.dial_all(starts);
+        }
+    }
+
+    /// Looks at the connections that something happened to.
+    fn bury(&self) {
+        for id in self.0.watch.get_ref().changed() {
+            let dead = self.change(|ledger, now| {
+                let (fd, origin) = ledger.connection(id)?;
+                let death = prove(fd.as_fd(), self.speaks_first(origin)).err()?;
+                ledger.died(id, death, now)
+            });
+            drop(dead);
+        }
+    }
+
+    fn dial_all(&self, starts: impl IntoIterator<Item = Start>) {
+        let mut dials = lock(&self.0.dials);
+        while dials.try_join_next().is_some() {}
+        for start in starts {
+            dials.spawn(self.clone().dial(start));
+        }
+    }
+
+    async fn dial(self, Start { id, destinations }: Start) {
+        let inner = &self.0;
+        let result = race(Arc::clone(&inner.dialer), &destinations, inner.pacing, &inner.guard).await;
+        let won = match result {
+            Ok(won) => won,
+            Err(error) => {
+                tracing::debug!(lease = id.0, %error, "dial failed");
+                let failure = match error {
+                    DialError::Guarded(_) => Failure::Guarded,
+                    DialError::Unreachable(_) => Failure::Unreachable,
+                };
+                return self.change(|ledger, now| ledger.failed(id, failure, now));
+            }
+        };
+        let (fd, rtt) = (won.dialled.socket, won.dialled.rtt);
+        let netns = sockopt::netns_cookie(fd.as_fd()).unwrap_or_default();
+        let unwanted = self.change(|ledger, now| {
+            if inner.watch.get_ref().add(&fd, id).is_err() {
+                ledger.failed(id, Failure::Unreachable, now);
+                return Some(fd);
+            }
+            ledger.dialled(id, won.destination, netns, rtt, fd, now)
+        });
+        drop(unwanted);
+        inner.wake.notify_one();
+    }
+
+    fn speaks_first(&self, origin: &Origin) -> bool {
+        !self.0.speaks_first.is_empty() && self.0.speaks_first.contains(&origin.to_string())
+    }
+
+    fn now(&self) -> Timestamp {
+        let (instant, timestamp) = self.0.born;
+        timestamp + instant.elapsed()
+    }
+
+    fn ledger(&self) -> MutexGuard<'_, Ledger<OwnedFd>> {
+        lock(&self.0.ledger)
+    }
+
+    /// Changes the ledger, and reports what that decided.
+    fn change<T>(&self, change: impl FnOnce(&mut Ledger<OwnedFd>, Timestamp) -> T) -> T {
+        let now = self.now();
+        let mut ledger = self.ledger();
+        let result = change(&mut ledger, now);
+        for outcome in std::mem::take(&mut ledger.outcomes) {
+            if self.0.outcomes.try_send(outcome).is_err() {
+                ledger.counters.outcomes_dropped += 1;
+            }
+        }
+        result
+    }
+}
+
+/// A lock that a panic elsewhere does not take down with it: the ledger is consistent between any two statements.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// One epoll set for all waiting connections: leaving it is immediate, which a runtime's own registration is not.
+struct Watch(Epoll);
+
+impl Watch {
+    fn new() -> io::Result<Self> {
+        Ok(Self(Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?))
+    }
+
+    /// Edge-triggered: bytes of a server that speaks first are seen once, the close behind them once more.
+    fn add(&self, fd: &OwnedFd, id: LeaseId) -> io::Result<()> {
+        let events = EpollFlags::EPOLLIN | EpollFlags::EPOLLRDHUP | EpollFlags::EPOLLET;
+        Ok(self.0.add(fd, EpollEvent::new(events, id.0))?)
+    }
+
+    fn forget(&self, fd: &OwnedFd) {
+        // It was added when it was established and nobody else removes it.
+        let _was_there = self.0.delete(fd);
+    }
+
+    fn changed(&self) -> Vec<LeaseId> {
+        let mut changed = Vec::new();
+        let mut events = [EpollEvent::empty(); 64];
+        while let Ok(count) = self.0.wait(&mut events, EpollTimeout::ZERO) {
+            changed.extend(events[..count].iter().map(|event| LeaseId(event.data())));
+            if count < events.len() {
+                break;
+            }
+        }
+        changed
+    }
+}
+
+impl AsRawFd for Watch {
+    fn as_raw_fd(&self) -> RawFd {
+        self.0.0.as_raw_fd()
+    }
+}

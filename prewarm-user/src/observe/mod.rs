@@ -1,0 +1,1 @@
+//! Other sources of the same observations.

@@ -1,0 +1,80 @@
+//! The price controller: warm-ups get dearer when too many go unused, and cheaper when too few are tried.
+//!
+//! Comes in: an unused warm-up, or an access that nothing was ready for. Goes out: the factor on a warm-up's cost.
+
+/// One kind's price.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Price {
+    /// Logarithm of the factor.
+    log: f64,
+    /// Unused warm-ups allowed for each miss.
+    budget: f64,
+}
+
+/// How far one unused warm-up moves the price: forty of them in a row double it three times.
+const STEP: f64 = 0.05;
+/// The price never falls below an eighth, where a warm-up is nearly free, and never exceeds 64 times the cost.
+const BOUNDS: (f64, f64) = (-2.08, 4.16);
+
+impl Price {
+    pub(super) const fn new(budget: f64) -> Self {
+        Self { log: 0.0, budget }
+    }
+
+    /// A warm-up went unused.
+    pub(super) fn wasted(&mut self) {
+        self.log = (self.log + STEP).min(BOUNDS.1);
+    }
+
+    /// An access found nothing ready. In balance, `wasted` comes `budget` times as often as this.
+    pub(super) fn missed(&mut self) {
+        self.log = (self.log - STEP * self.budget).max(BOUNDS.0);
+    }
+
+    /// The factor on the cost.
+    pub(super) fn factor(&self) -> f64 {
+        self.log.exp()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn holds_waste_at_the_budget() {
+        // A world in which a candidate's probability is uniform and its cost a quarter of what it saves.
+        let mut price = Price::new(0.5);
+        let (mut wasted, mut missed) = (0.0, 0.0);
+        let mut seed = 1u64;
+        let mut uniform = || {
+            seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (seed >> 11) as f64 / (1u64 << 53) as f64
+        };
+        for round in 0..40_000 {
+            let p = uniform().powi(3);
+            let used = uniform() < p;
+            let tried = p * 40.0 - (1.0 - p) * 10.0 * price.factor() > 0.0;
+            match (tried, used) {
+                (true, false) => price.wasted(),
+                (false, true) => price.missed(),
+                _ => (),
+            }
+            if round > 10_000 {
+                wasted += f64::from(u8::from(tried && !used));
+                missed += f64::from(u8::from(!tried && used));
+            }
+        }
+        let ratio = wasted / missed;
+        assert!((0.45..0.55).contains(&ratio), "{ratio}");
+    }
+
+    #[test]
+    fn stays_within_bounds() {
+        let mut price = Price::new(10.0);
+        (0..10_000).for_each(|_| price.wasted());
+        assert!(price.factor() <= 65.0);
+        (0..10_000).for_each(|_| price.missed());
+        assert!(price.factor() >= 0.12);
+    }
+}

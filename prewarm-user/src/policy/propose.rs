@@ -1,0 +1,218 @@
+//! From a prediction to intents: which actions it calls for, what each is worth, and when to begin.
+
+use std::{net::IpAddr, time::Duration};
+
+use super::{Bucket, Key, MAX_CLIENTS, Policy, Refusal};
+use crate::model::{ActionKind, Intent, Name, Prediction, Timestamp};
+
+/// What is known of a predicted resource's name.
+#[derive(Clone, Copy, Debug)]
+pub struct Known<'a> {
+    /// The name.
+    pub name: &'a Name,
+    /// The addresses of its last answer.
+    pub addresses: &'a [IpAddr],
+    /// Until when that answer may be kept.
+    pub fresh_until: Timestamp,
+    /// The response code of the last answer.
+    pub rcode: u8,
+    /// Ports that programs connected to, most used first.
+    pub ports: &'a [u16],
+}
+
+/// A prediction whose accesses begin later than this waits.
+const AT_ONCE: Duration = Duration::from_secs(2);
+
+impl Policy {
+    /// Whether a prediction could be worth anything, so that the caller need not look up its name.
+    #[must_use]
+    pub fn is_worth_a_look(&self, probability: f64) -> bool {
+        probability > 0.0 && probability >= self.settings.probability_floor
+    }
+
+    /// Whether connections are made ready for names no port was learnt for.
+    #[must_use]
+    pub fn assumes_ports(&self) -> bool {
+        self.settings.lease && !self.settings.assume_ports.is_empty()
+    }
+
+    /// Counts a prediction that the caller passed over.
+    pub fn pass_over(&mut self, refusal: Refusal) {
+        self.counters.predictions += 1;
+        self.counters.refusals.add(refusal);
+    }
+
+    /// Takes up a prediction made at `cause` for something that `client` will ask for.
+    pub fn propose(
+        &mut self,
+        now: Timestamp,
+        cause: Timestamp,
+        client: IpAddr,
+        prediction: &Prediction,
+        known: Option<Known<'_>>,
+    ) {
+        self.counters.predictions += 1;
+        if !self.is_worth_a_look(prediction.probability) {
+            self.counters.refusals.add(Refusal::Worthless);
+            return;
+        }
+        let Some(known) = known else {
+            self.counters.refusals.add(Refusal::UnknownName);
+            return;
+        };
+        if let Err(refusal) = self.guard.client(client) {
+            self.counters.refusals.add(refusal);
+            return;
+        }
+        let resource = prediction.resource;
+        let resolve = Key { resource, kind: ActionKind::Resolve, port: 0, path: 0 };
+        self.consider(now, cause, client, prediction, known, resolve);
+        let ports = if known.ports.is_empty() { self.settings.assume_ports.clone() } else { known.ports.to_vec() };
+        if ports.is_empty() && self.settings.lease {
+            self.counters.refusals.add(Refusal::NoPort);
+        }
+        for port in ports {
+            let lease = Key { resource, kind: ActionKind::Lease, port, path: 0 };
+            self.consider(now, cause, client, prediction, known, lease);
+        }
+        for path in 0..self.warm_texts.len().min(usize::from(u16::MAX)) {
+            let (origin, _) = &self.warm_texts[path];
+            if origin.name == *known.name {
+                let warm = Key { resource, kind: ActionKind::Warm, port: origin.port, path: path as u16 };
+                self.consider(now, cause, client, prediction, known, warm);
+            }
+        }
+    }
+
+    fn consider(
+        &mut self,
+        now: Timestamp,
+        cause: Timestamp,
+        client: IpAddr,
+        prediction: &Prediction,
+        known: Known<'_>,
+        key: Key,
+    ) {
+        if let Err(refusal) = self.try_queue(now, cause, client, prediction, known, key) {
+            self.counters.refusals.add(refusal);
+        }
+    }
+
+    fn try_queue(
+        &mut self,
+        now: Timestamp,
+        cause: Timestamp,
+        client: IpAddr,
+        prediction: &Prediction,
+        known: Known<'_>,
+        key: Key,
+    ) -> Result<(), Refusal> {
+        let kind = key.kind;
+        let on = match kind {
+            ActionKind::Resolve => self.settings.resolve,
+            ActionKind::Lease => self.settings.lease,
+            ActionKind::Warm => true,
+        };
+        if !on {
+            return Err(Refusal::Off);
+        }
+        let p = prediction.probability.clamp(0.0, 1.0);
+        let cost = self.cost_ms(kind) * self.prices[kind as usize].factor();
+        let saved_ms = self.saved_ms(key);
+        let value = p * saved_ms - (1.0 - p) * cost;
+        if value.is_nan() || value <= 0.0 {
+            return Err(Refusal::Worthless);
+        }
+        if self.open.by_key(key).is_some() {
+            return Err(Refusal::Duplicate);
+        }
+        if kind == ActionKind::Resolve {
+            if known.rcode != 0 {
+                return Err(Refusal::Unreachable);
+            }
+            if known.fresh_until > cause + prediction.latest_in.max(Duration::from_secs(1)) {
+                return Err(Refusal::Fresh);
+            }
+        }
+        if self.origins.get((key.resource, key.port)).is_some_and(|state| !state.breaker.allows(now)) {
+            return Err(Refusal::Breaker);
+        }
+        self.guard.name(known.name)?;
+        if kind != ActionKind::Resolve {
+            self.guard.port(key.port)?;
+            // Nothing is opened because of a question alone: an answer must have given an address, and one that passes.
+            if known.rcode != 0 || known.addresses.is_empty() {
+                return Err(Refusal::Unreachable);
+            }
+            let mut judged = known.addresses.iter().map(|&address| self.guard.address(address));
+            if let Some(Err(refusal)) = judged.clone().next()
+                && judged.all(|verdict| verdict.is_err())
+            {
+                return Err(refusal);
+            }
+        }
+        let (start, deadline) = self.times(now, cause, prediction, saved_ms);
+        let mut intent = Intent {
+            id: crate::model::IntentId(0),
+            resource: key.resource,
+            action: self.action(key, known.name),
+            probability: p,
+            value,
+            start,
+            deadline,
+            cause,
+        };
+        if let Some(waiting) = self.queue.find(key) {
+            // The latest word counts, but what was to start sooner does.
+            intent.id = waiting.id;
+            intent.start = intent.start.min(waiting.start);
+            intent.deadline = intent.deadline.max(waiting.deadline);
+            self.queue.push(key, intent);
+            return Err(Refusal::Duplicate);
+        }
+        self.charge(now, client)?;
+        intent.id = self.next_id();
+        self.counters.kind_mut(kind).queued += 1;
+        if let Some(dropped) = self.queue.push(key, intent) {
+            self.counters.kind_mut(dropped.action.kind()).dropped += 1;
+            return Err(Refusal::Outbid);
+        }
+        Ok(())
+    }
+
+    /// When to begin, and until when it is of use: far predictions wait until shortly before their first accesses.
+    fn times(
+        &self,
+        now: Timestamp,
+        cause: Timestamp,
+        prediction: &Prediction,
+        saved_ms: f64,
+    ) -> (Timestamp, Timestamp) {
+        // Twice what it takes: measured round trips vary, and being late loses all of it.
+        let lead = Duration::from_secs_f64((2.0 * saved_ms / 1000.0).clamp(0.05, 5.0));
+        let start = if prediction.earliest_in > AT_ONCE {
+            now.max(cause + prediction.earliest_in.saturating_sub(lead))
+        } else {
+            now
+        };
+        let hold = Duration::from_secs_f64(self.settings.hold_seconds);
+        (start, start.max(cause + prediction.latest_in) + hold)
+    }
+
+    /// Takes one from the client's budget.
+    fn charge(&mut self, now: Timestamp, client: IpAddr) -> Result<(), Refusal> {
+        let rate = self.settings.intents_per_client_per_second;
+        if self.clients.len() >= MAX_CLIENTS && !self.clients.contains_key(&client) {
+            self.clients.retain(|_, bucket| !bucket.is_full(now));
+            if self.clients.len() >= MAX_CLIENTS {
+                return Err(Refusal::ClientBudget);
+            }
+        }
+        let bucket = self.clients.entry(client).or_insert_with(|| Bucket::new(rate, rate.max(1.0), now));
+        if !bucket.has(now, 1.0) {
+            return Err(Refusal::ClientBudget);
+        }
+        bucket.take(now, 1.0);
+        Ok(())
+    }
+}

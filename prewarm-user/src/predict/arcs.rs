@@ -1,0 +1,217 @@
+//! What followed what: for each context, how often it occurred, and which resources followed after how long.
+//!
+//! Comes in: contexts as 64-bit keys, and what followed them. Goes out: a context's arcs. Never here: more than the
+//! nodes set aside, 256 bytes each with 20 arcs of 12 bytes. A full set of nodes gives up the one worth least; a full
+//! node gives up its weakest arc (space saving: Metwally, Agrawal, El Abbadi 2005).
+
+use super::{
+    lags::{BINS, Lags},
+    resources::Ref,
+};
+
+/// Arcs of one node.
+pub(super) const ARCS: usize = 20;
+const WAYS: usize = 4;
+/// A node's place and the generation of that place.
+pub(super) type Handle = u32;
+/// No node.
+pub(super) const NOWHERE: Handle = u32::MAX;
+
+const PLACE_BITS: u32 = 24;
+/// All counts of a node are halved when it occurred this often: that is how old habits fade.
+const HALVE_AT: u8 = 255;
+
+/// One resource that followed.
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(C)]
+pub(super) struct Arc {
+    pub(super) to: Ref,
+    pub(super) lags: Lags,
+}
+
+/// A context.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub(super) struct Node {
+    key: u64,
+    /// Events since the start when it was used last, to find the idle ones.
+    touched: u32,
+    /// How often the context occurred.
+    pub(super) count: u8,
+    generation: u8,
+    /// Arcs in use.
+    used: u8,
+    reserved: u8,
+    arcs: [Arc; ARCS],
+}
+
+const _: () = assert!(size_of::<Node>() == 256, "the documented bytes per node");
+
+impl Arc {
+    pub(super) fn total(&self) -> u32 {
+        self.lags.iter().map(|&count| u32::from(count)).sum()
+    }
+}
+
+impl Node {
+    pub(super) fn arcs(&self) -> &[Arc] {
+        &self.arcs[..usize::from(self.used)]
+    }
+
+    /// The context occurred once more.
+    fn occurred(&mut self) {
+        if self.count >= HALVE_AT {
+            self.count /= 2;
+            for arc in &mut self.arcs[..usize::from(self.used)] {
+                for count in &mut arc.lags {
+                    *count /= 2;
+                }
+            }
+        }
+        self.count += 1;
+    }
+
+    /// `to` followed, in the given lag bin.
+    fn followed(&mut self, to: Ref, bin: usize) {
+        let used = usize::from(self.used);
+        let arc = match self.arcs[..used].iter().position(|arc| arc.to == to) {
+            Some(known) => known,
+            None if used < ARCS => {
+                self.used += 1;
+                self.arcs[used] = Arc { to, lags: [0; BINS] };
+                used
+            }
+            None => {
+                let Some(weakest) = (0..ARCS).min_by_key(|&at| self.arcs[at].total()) else { return };
+                let arc = &mut self.arcs[weakest];
+                if arc.total() > 1 {
+                    // Wear it down instead: a passer-by does not replace what came twice.
+                    if let Some(count) = arc.lags.iter_mut().find(|count| **count > 0) {
+                        *count -= 1;
+                    }
+                    return;
+                }
+                *arc = Arc { to, lags: [0; BINS] };
+                weakest
+            }
+        };
+        let count = &mut self.arcs[arc].lags[bin];
+        *count = count.saturating_add(1);
+    }
+}
+
+/// All nodes.
+#[derive(Debug)]
+pub(super) struct Arcs {
+    nodes: Vec<Node>,
+}
+
+impl Arcs {
+    /// Room for about `count` nodes.
+    pub(super) fn new(count: usize) -> Self {
+        let count = count.clamp(WAYS, (1 << PLACE_BITS) - 1) / WAYS * WAYS;
+        let empty =
+            Node { key: 0, touched: 0, count: 0, generation: 0, used: 0, reserved: 0, arcs: [Arc::default(); ARCS] };
+        Self { nodes: vec![empty; count] }
+    }
+
+    pub(super) fn get(&self, at: Handle) -> Option<&Node> {
+        let node = self.nodes.get((at & ((1 << PLACE_BITS) - 1)) as usize)?;
+        (u32::from(node.generation) == at >> PLACE_BITS && node.count > 0).then_some(node)
+    }
+
+    fn get_mut(&mut self, at: Handle) -> Option<&mut Node> {
+        let node = self.nodes.get_mut((at & ((1 << PLACE_BITS) - 1)) as usize)?;
+        (u32::from(node.generation) == at >> PLACE_BITS && node.count > 0).then_some(node)
+    }
+
+    /// The context of this key occurred: finds or makes its node.
+    pub(super) fn occurred(&mut self, key: u64, event: u32) -> Handle {
+        let first = self.set(key);
+        let at = (first..first + WAYS)
+            .find(|&at| self.nodes[at].count > 0 && self.nodes[at].key == key)
+            .unwrap_or_else(|| {
+                let victim = (first..first + WAYS)
+                    .min_by_key(|&at| {
+                        let node = &self.nodes[at];
+                        // Counts of long ago are worth less: one for every 64k events of silence.
+                        let idle = event.wrapping_sub(node.touched) >> 16;
+                        (u32::from(node.count).saturating_sub(idle), node.touched)
+                    })
+                    .unwrap_or(first);
+                let node = &mut self.nodes[victim];
+                node.generation = node.generation.wrapping_add(1) & 0x7f;
+                (node.key, node.count, node.used) = (key, 0, 0);
+                victim
+            });
+        let node = &mut self.nodes[at];
+        node.occurred();
+        node.touched = event;
+        at as u32 | u32::from(node.generation) << PLACE_BITS
+    }
+
+    /// After the context of this node, `to` followed.
+    pub(super) fn followed(&mut self, at: Handle, to: Ref, bin: usize) {
+        if let Some(node) = self.get_mut(at) {
+            node.followed(to, bin);
+        }
+    }
+
+    pub(super) fn bytes(&self) -> usize {
+        self.nodes.capacity() * size_of::<Node>()
+    }
+
+    fn set(&self, key: u64) -> usize {
+        let sets = (self.nodes.len() / WAYS) as u64;
+        (((key >> 32) * sets) >> 32) as usize * WAYS
+    }
+}
+
+/// A key of the parts of a context.
+pub(super) fn key(parts: &[u64]) -> u64 {
+    let mut hash = 0x243f_6a88_85a3_08d3u64;
+    for part in parts {
+        hash = (hash ^ part).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        hash ^= hash >> 29;
+    }
+    hash.wrapping_mul(0xd6e8_feb8_6659_fd93)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        /// Counts only fall by halving, follow-ups never outnumber what a byte holds, and the table stays as it is.
+        #[test]
+        fn bounded_and_fading(events in prop::collection::vec((0u64..40, 0u32..60, 0usize..BINS), 1..2000)) {
+            let mut arcs = Arcs::new(16);
+            let bytes = arcs.bytes();
+            for (event, (context, to, bin)) in (0u32..).zip(events) {
+                let handle = arcs.occurred(key(&[context]), event);
+                arcs.followed(handle, to, bin);
+                let node = arcs.get(handle).unwrap();
+                prop_assert!(node.count >= 1 && node.arcs().len() <= ARCS);
+                prop_assert!(node.arcs().iter().any(|arc| arc.to == to) || node.arcs().len() == ARCS);
+            }
+            prop_assert_eq!(arcs.bytes(), bytes);
+        }
+    }
+
+    #[test]
+    fn halving_keeps_ratios() {
+        let mut arcs = Arcs::new(16);
+        let mut handle = NOWHERE;
+        for event in 0..10_000u32 {
+            handle = arcs.occurred(key(&[1]), event);
+            if event % 2 == 0 {
+                arcs.followed(handle, 7, 3);
+            }
+        }
+        let node = arcs.get(handle).unwrap();
+        let share = node.arcs()[0].total() as f32 / f32::from(node.count);
+        assert!((0.45..0.55).contains(&share), "{share}");
+    }
+}

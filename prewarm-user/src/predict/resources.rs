@@ -1,0 +1,167 @@
+//! Resources as small numbers, in a fixed table.
+//!
+//! Comes in: resource IDs. Goes out: 32-bit references that arcs store instead of them; a reference to a resource that
+//! was evicted is found stale. Never here: more entries than set aside. A set of eight places keeps its newcomers in
+//! the place of the one worth least, so resources seen once push out only one another.
+
+use super::trials::NONE;
+use crate::model::ResourceId;
+
+/// A resource's place (low 16 bits and up) and the generation of the place (high bits).
+pub(super) type Ref = u32;
+
+const PLACE_BITS: u32 = 18;
+const WAYS: usize = 8;
+
+/// One resource.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Resource {
+    id: ResourceId,
+    /// When it was accessed last, in seconds.
+    pub(super) last: f64,
+    /// Until when the copy fetched at a past access would be kept, in seconds: whether it is cold.
+    pub(super) kept_until: f64,
+    /// Smoothed time between accesses, in seconds; 0 before the second.
+    pub(super) interval: f32,
+    /// The newest trial about it.
+    pub(super) trial: u32,
+    /// Accesses, up to 65535.
+    pub(super) count: u16,
+    generation: u16,
+    used: bool,
+}
+
+/// The table.
+#[derive(Debug)]
+pub(super) struct Resources {
+    places: Vec<Resource>,
+}
+
+impl Resources {
+    pub(super) const BYTES_EACH: usize = size_of::<Resource>();
+
+    /// A table of about `count` places.
+    pub(super) fn new(count: usize) -> Self {
+        let count = count.clamp(WAYS, 1 << PLACE_BITS) / WAYS * WAYS;
+        let empty = Resource {
+            id: ResourceId(0),
+            last: 0.0,
+            kept_until: 0.0,
+            interval: 0.0,
+            trial: NONE,
+            count: 0,
+            generation: 0,
+            used: false,
+        };
+        Self { places: vec![empty; count] }
+    }
+
+    /// The resource behind a reference, if it is still there.
+    pub(super) fn get(&self, at: Ref) -> Option<&Resource> {
+        let resource = self.places.get(place(at))?;
+        (resource.used && resource.generation == generation(at)).then_some(resource)
+    }
+
+    pub(super) fn get_mut(&mut self, at: Ref) -> Option<&mut Resource> {
+        let resource = self.places.get_mut(place(at))?;
+        (resource.used && resource.generation == generation(at)).then_some(resource)
+    }
+
+    /// The ID behind a reference.
+    pub(super) fn id(&self, at: Ref) -> Option<ResourceId> {
+        self.get(at).map(|resource| resource.id)
+    }
+
+    /// The reference of a resource that is known.
+    pub(super) fn find(&self, id: ResourceId) -> Option<Ref> {
+        let first = self.set(id);
+        (first..first + WAYS).find(|&at| self.places[at].used && self.places[at].id == id).map(|at| self.reference(at))
+    }
+
+    /// The reference of a resource, which is taken in if need be.
+    pub(super) fn intern(&mut self, id: ResourceId, now: f64) -> Ref {
+        if let Some(known) = self.find(id) {
+            return known;
+        }
+        let first = self.set(id);
+        let worth = |resource: &Resource| {
+            // An hour of silence takes as much as half of the accesses.
+            let hours = ((now - resource.last) / 3600.0).clamp(0.0, 40.0);
+            (f64::from(resource.count.min(255)) * (-0.7 * hours).exp(), resource.last)
+        };
+        let victim = (first..first + WAYS)
+            .min_by(|&a, &b| {
+                let (a, b) = (&self.places[a], &self.places[b]);
+                a.used.cmp(&b.used).then_with(|| worth(a).partial_cmp(&worth(b)).unwrap_or(std::cmp::Ordering::Equal))
+            })
+            .unwrap_or(first);
+        let generation = self.places[victim].generation.wrapping_add(1) & ((1 << (32 - PLACE_BITS)) - 1);
+        self.places[victim] = Resource {
+            id,
+            last: now,
+            kept_until: f64::NEG_INFINITY,
+            interval: 0.0,
+            trial: NONE,
+            count: 0,
+            generation,
+            used: true,
+        };
+        self.reference(victim)
+    }
+
+    pub(super) fn forget(&mut self, id: ResourceId) {
+        if let Some(at) = self.find(id) {
+            let resource = &mut self.places[place(at)];
+            resource.used = false;
+            resource.count = 0;
+        }
+    }
+
+    pub(super) fn bytes(&self) -> usize {
+        self.places.capacity() * size_of::<Resource>()
+    }
+
+    fn set(&self, id: ResourceId) -> usize {
+        let sets = (self.places.len() / WAYS) as u64;
+        let hash = id.0.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        (((hash >> 32) * sets) >> 32) as usize * WAYS
+    }
+
+    fn reference(&self, at: usize) -> Ref {
+        at as u32 | u32::from(self.places[at].generation) << PLACE_BITS
+    }
+}
+
+fn place(at: Ref) -> usize {
+    (at & ((1 << PLACE_BITS) - 1)) as usize
+}
+
+fn generation(at: Ref) -> u16 {
+    (at >> PLACE_BITS) as u16
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn strangers_push_out_only_one_another() {
+        let mut resources = Resources::new(1024);
+        let useful: Vec<_> = (0..400).map(|n| resources.intern(ResourceId(n), 0.0)).collect();
+        for &at in &useful {
+            if let Some(resource) = resources.get_mut(at) {
+                resource.count = 10;
+            }
+        }
+        let before = useful.iter().filter(|at| resources.get(**at).is_some()).count();
+        for n in 1_000_000..2_000_000u64 {
+            let at = resources.intern(ResourceId(n), 1.0);
+            assert_eq!(resources.id(at), Some(ResourceId(n)));
+            resources.get_mut(at).unwrap().count = 1;
+        }
+        let after = useful.iter().filter(|at| resources.get(**at).is_some()).count();
+        assert!(after + 4 >= before && after > 380, "{after} of {before}");
+        resources.forget(ResourceId(useful.len() as u64 - 1));
+        assert_eq!(resources.get(useful[399]).map(|r| r.id), None);
+    }
+}
