@@ -40,6 +40,9 @@ struct Arguments {
     /// Detach prewarm from what arrives; the scenario gateway then has to fail
     #[arg(long)]
     no_ingress: bool,
+    /// Leaves the configurations and logs of all programs in the temporary folder, and says where
+    #[arg(long)]
+    keep: bool,
     /// One JSON object on standard output
     #[arg(long)]
     json: bool,
@@ -108,6 +111,7 @@ fn run(arguments: &Arguments, progress: Progress) -> Result<ExitCode> {
         learn: arguments.learn,
         family: if arguments.ipv6 { Family::V6 } else { Family::V4 },
         ingress: !arguments.no_ingress,
+        keep: arguments.keep,
         binary: daemon::binary(),
     };
     let mut report = Report::new("lab");

@@ -48,6 +48,8 @@ pub struct Options {
     pub family: Family,
     /// Whether prewarm sees what arrives; without it the scenario `gateway` has to fail.
     pub ingress: bool,
+    /// Whether configurations and logs of all programs stay.
+    pub keep: bool,
     /// The binary under test.
     pub binary: Option<PathBuf>,
 }
@@ -60,7 +62,10 @@ pub fn play(place: Place, options: &Options, progress: Progress) -> Result<Vec<R
     let scenario = Scenario::of(place)?;
     let label = case_label(place, options);
     progress.say(&format!("{label}: building the world"));
-    let world = World::build(&scenario, options.round_trip, options.family)?;
+    let world = World::build(&scenario, options.round_trip, options.family, options.keep)?;
+    if options.keep {
+        progress.say(&format!("{label}: logs stay in {}", world.directory().display()));
+    }
     let round_trip = world.measure_round_trip()?;
     progress.say(&format!("{label}: measured round trip {:.2} ms", round_trip.as_secs_f64() * 1e3));
     if !world.is_punctual() {

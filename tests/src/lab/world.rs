@@ -91,8 +91,11 @@ impl World {
     ///
     /// # Errors
     /// Without root, without the packages, or when a server doesn't start.
-    pub(super) fn build(scenario: &Scenario, round_trip: Duration, family: Family) -> Result<Self> {
-        let directory = TempDir::with_prefix(owned_name("lab-"))?;
+    pub(super) fn build(scenario: &Scenario, round_trip: Duration, family: Family, keep: bool) -> Result<Self> {
+        // What is kept has another name, by which the next run doesn't find and remove it.
+        let prefix = if keep { "prewarm-lab-".to_owned() } else { owned_name("lab-") };
+        let mut directory = TempDir::with_prefix(prefix)?;
+        directory.disable_cleanup(keep);
         let mut client = Namespace::create("client")?;
         let mut gateway = Namespace::create("gateway")?;
         let internet = Namespace::create("internet")?;
