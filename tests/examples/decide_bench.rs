@@ -12,6 +12,10 @@ fn show(rows: &[Row]) {
 }
 
 fn main() -> anyhow::Result<()> {
+    if std::env::args().nth(1).as_deref() == Some("pipeline") {
+        show(&pipeline::run());
+        return Ok(());
+    }
     let folder = std::env::args().nth(1).unwrap_or_else(|| "/work/shared/data".into());
     show(&pipeline::run());
     show(&predict::run(&predict::traces(Path::new(&folder)))?);

@@ -60,6 +60,13 @@ impl Report {
     }
 }
 
+impl Row {
+    /// A row.
+    pub fn new(case: &str, subject: &str, metric: &str, value: f64, unit: &str) -> Self {
+        Self { case: case.into(), subject: subject.into(), metric: metric.into(), value, unit: unit.into() }
+    }
+}
+
 impl Machine {
     /// This machine.
     pub fn here() -> Self {

@@ -5,11 +5,13 @@
 
 use std::{
     fs,
+    io::ErrorKind,
     net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket},
     path::PathBuf,
     time::Duration,
 };
 
+use anyhow::ensure;
 use nix::sys::signal::{Signal, kill};
 use prewarm_tests::{
     clock,
@@ -63,8 +65,10 @@ impl Bench {
                 let socket = UdpSocket::bind(if to.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" })?;
                 socket.connect(to)?;
                 for datagram in datagrams {
-                    // Nobody listens: the refusal that comes back is the next call's error.
-                    let _refused = socket.send(&datagram);
+                    // Nobody listens: the refusal that comes back is the next call's error, and that call sends nothing.
+                    while let Err(error) = socket.send(&datagram) {
+                        ensure!(error.kind() == ErrorKind::ConnectionRefused, "send to {to}: {error}");
+                    }
                 }
                 Ok(())
             })
@@ -76,12 +80,13 @@ impl Bench {
     }
 
     fn wait(&mut self, what: &str, mut reached: impl FnMut(&daemon::Stats) -> bool) -> daemon::Stats {
-        let daemon = &mut self.daemon;
-        clock::wait_for(what, WAIT, || {
+        let (daemon, mut last) = (&mut self.daemon, String::new());
+        let reached = clock::wait_for(what, WAIT, || {
             let stats = daemon.stats()?;
+            last = format!("{stats:?}");
             Ok(reached(&stats).then_some(stats))
-        })
-        .unwrap()
+        });
+        reached.unwrap_or_else(|error| panic!("{error:#}: {last}"))
     }
 
     /// What `ip` and the kernel say is attached to the host's end.

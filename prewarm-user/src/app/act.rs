@@ -20,7 +20,7 @@ use crate::{
 pub(super) struct Actor {
     pub(super) lookups: Arc<Lookups<HostResolver>>,
     pub(super) pool: Pool,
-    pub(super) warmer: Arc<super::warm::Warmer>,
+    pub(super) warming: Arc<super::warm::Warming>,
     pub(super) outcomes: mpsc::Sender<Outcome>,
     pub(super) observations: mpsc::Sender<Observation>,
     pub(super) clock: Clock,
@@ -57,7 +57,7 @@ impl Actor {
                 Err(error) => verdict_of(&error),
             },
             Action::Warm { origin, path } => match self.lookups.lookup(&origin.name).await {
-                Ok(resolved) => match self.warmer.send(origin, path, &resolved.addresses).await {
+                Ok(resolved) => match self.warming.send(origin, path, &resolved.addresses).await {
                     Ok(()) => return,
                     Err(verdict) => verdict,
                 },

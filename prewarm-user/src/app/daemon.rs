@@ -23,7 +23,7 @@ use super::{
     handle::Daemon,
     key,
     numbers::Gauges,
-    warm::Warmer,
+    warm::Warming,
 };
 use crate::{
     cli::{MissingPrivilege, RunArguments},
@@ -97,6 +97,9 @@ async fn daemon(arguments: RunArguments, config: Config) -> anyhow::Result<()> {
     let (stop, stopped) = watch::channel(false);
 
     let dialer = Arc::new(TcpDialer { keepalive: config.lease.idle_seconds > 30.0 });
+    let warming = Warming::new(&config, Arc::clone(&dialer) as _, Arc::clone(&dial_guard), clock)
+        .context("requests.ca_file")?;
+    let warming = Arc::new(warming);
     let pool = Pool::start(&config.lease, dialer, dial_guard, outcomes.clone(), clock.now())
         .context("could not start the pool of leases")?;
     let lookups = Arc::new(Lookups::new(HostResolver::new(&config.resolve)?, config.resolve.concurrent));
@@ -111,8 +114,7 @@ async fn daemon(arguments: RunArguments, config: Config) -> anyhow::Result<()> {
         ring_to_dial: Arc::clone(&ring_to_dial),
         ring_to_intent: Arc::clone(&ring_to_intent),
         unreadable: source.unreadable(),
-        warms_sent: AtomicU64::new(0),
-        warms_failed: AtomicU64::new(0),
+        warming: Arc::clone(&warming),
     });
     let handle = Arc::new(Daemon {
         arguments,
@@ -124,7 +126,13 @@ async fn daemon(arguments: RunArguments, config: Config) -> anyhow::Result<()> {
         connects_dropped: AtomicU64::new(0),
     });
 
-    let decider = Decider::new(&config.history, &config.predict, &config.policy, &own, clock.now());
+    let mut policy = config.policy.clone();
+    for request in &config.warm {
+        if let Some(origin) = request.origin() {
+            policy.warm.entry(origin.to_string()).or_default().push(request.path());
+        }
+    }
+    let decider = Decider::new(&config.history, &config.predict, &policy, &own, clock.now());
     let core = Core {
         source,
         hooks,
@@ -143,7 +151,7 @@ async fn daemon(arguments: RunArguments, config: Config) -> anyhow::Result<()> {
     let actor = Actor {
         lookups,
         pool: pool.clone(),
-        warmer: Arc::new(Warmer::default()),
+        warming,
         outcomes,
         observations,
         clock,

@@ -7,7 +7,7 @@ use std::sync::{
 
 use prewarm_ebpf::Counter;
 
-use super::core::Numbers;
+use super::{core::Numbers, warm::Warming};
 use crate::{
     control::{LeaseCounts, NameCounts, PacketCounts, PredictionCounts, STATS_SCHEMA, Stats, WarmCounts},
     lease::{LeaseState, Pool},
@@ -26,8 +26,7 @@ pub(super) struct Gauges {
     pub(super) ring_to_dial: Arc<Latency>,
     pub(super) ring_to_intent: Arc<Latency>,
     pub(super) unreadable: Arc<AtomicU64>,
-    pub(super) warms_sent: AtomicU64,
-    pub(super) warms_failed: AtomicU64,
+    pub(super) warming: Arc<Warming>,
 }
 
 impl Gauges {
@@ -45,6 +44,9 @@ impl Gauges {
         let mut drops = kernel.reasons();
         drops.insert("unreadable_record".to_owned(), self.unreadable.load(Ordering::Relaxed));
         drops.insert("intent_overflow".to_owned(), numbers.overflow);
+        drops.insert("stranger".to_owned(), numbers.decider.strangers);
+        drops.insert("passed_on".to_owned(), numbers.decider.forwarded);
+        drops.insert("own_echo".to_owned(), numbers.decider.echoes);
         Stats {
             schema: STATS_SCHEMA,
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -84,9 +86,9 @@ impl Gauges {
                 missed: leases.missed,
             },
             warms: WarmCounts {
-                sent: self.warms_sent.load(Ordering::Relaxed),
+                sent: self.warming.sent.load(Ordering::Relaxed),
                 used: warms.used,
-                failed: self.warms_failed.load(Ordering::Relaxed),
+                failed: self.warming.failed.load(Ordering::Relaxed),
             },
             saved_ms: self.saved.quantiles(millis).into(),
             ring_to_dial_us: self.ring_to_dial.quantiles(micros).into(),

@@ -1,15 +1,98 @@
 //! Warm requests: from an intent to a request over a connection of its own.
 
-use std::net::IpAddr;
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
-use crate::model::{Origin, Verdict};
+use crate::{
+    config::{Config, Method},
+    lease::{self, DialError, Dialer, Guard, Pacing, TrustError, WarmError, WarmMethod, WarmRequest, interleave, race},
+    model::{Origin, Verdict},
+    telemetry::Clock,
+};
 
 /// Sends the configured requests.
-#[derive(Debug, Default)]
-pub(super) struct Warmer {}
+pub(super) struct Warming {
+    requests: Vec<WarmRequest>,
+    warmer: lease::Warmer,
+    dialer: Arc<dyn Dialer>,
+    guard: Guard,
+    pacing: Pacing,
+    clock: Clock,
+    pub(super) sent: AtomicU64,
+    pub(super) failed: AtomicU64,
+}
 
-impl Warmer {
-    pub(super) async fn send(&self, _: &Origin, _: &str, _: &[IpAddr]) -> Result<(), Verdict> {
-        Err(Verdict::Refused)
+impl Warming {
+    /// The requests of the configuration, over connections that `guard` allows.
+    pub(super) fn new(config: &Config, dialer: Arc<dyn Dialer>, guard: Guard, clock: Clock) -> Result<Self, TrustError> {
+        let request = |request: &crate::config::WarmRequest| {
+            let method = match request.method {
+                Method::Head => WarmMethod::Head,
+                Method::Get => WarmMethod::Get,
+            };
+            Some(WarmRequest { origin: request.origin()?, path: request.path(), method, tls: request.is_secure() })
+        };
+        let pacing = Pacing {
+            attempt_delay: Duration::from_millis(u64::from(config.lease.attempt_delay_ms)),
+            connect_timeout: Duration::from_secs_f64(config.lease.connect_timeout_seconds),
+        };
+        Ok(Self {
+            requests: config.warm.iter().filter_map(request).collect(),
+            warmer: lease::Warmer::new(&config.requests)?,
+            dialer,
+            guard,
+            pacing,
+            clock,
+            sent: AtomicU64::new(0),
+            failed: AtomicU64::new(0),
+        })
+    }
+
+    /// Sends the request for `path` to one of `addresses`.
+    pub(super) async fn send(&self, origin: &Origin, path: &str, addresses: &[IpAddr]) -> Result<(), Verdict> {
+        let wanted = |request: &&WarmRequest| request.origin == *origin && request.path == path;
+        let Some(request) = self.requests.iter().find(wanted) else { return Err(Verdict::Refused) };
+        let destinations: Vec<SocketAddr> =
+            interleave(addresses).into_iter().map(|address| SocketAddr::new(address, origin.port)).collect();
+        let won = match race(Arc::clone(&self.dialer), &destinations, self.pacing, &self.guard).await {
+            Ok(won) => won,
+            Err(DialError::Guarded(reason)) => {
+                tracing::debug!(%origin, reason, "warm: refused");
+                return Err(Verdict::Refused);
+            }
+            Err(error @ DialError::Unreachable(_)) => {
+                self.failed.fetch_add(1, Ordering::Relaxed);
+                tracing::debug!(%origin, %error, "warm: no connection");
+                return Err(Verdict::Failed);
+            }
+        };
+        match self.warmer.warm(won.dialled.socket, request, self.clock.now()).await {
+            Ok(warmed) if warmed.status < 400 => {
+                self.sent.fetch_add(1, Ordering::Relaxed);
+                tracing::debug!(%origin, path, status = warmed.status, hot = ?warmed.was_hot(), "warm: sent");
+                Ok(())
+            }
+            Ok(warmed) => {
+                self.failed.fetch_add(1, Ordering::Relaxed);
+                tracing::info!(%origin, path, status = warmed.status, "warm: the origin refuses this request");
+                Err(Verdict::Failed)
+            }
+            Err(WarmError::Resting(_)) => Err(Verdict::Refused),
+            Err(WarmError::Overloaded { rest, .. }) => {
+                self.failed.fetch_add(1, Ordering::Relaxed);
+                Err(Verdict::PushedBack { retry_after: Some(rest) })
+            }
+            Err(error) => {
+                self.failed.fetch_add(1, Ordering::Relaxed);
+                tracing::debug!(%origin, path, %error, "warm: failed");
+                Err(Verdict::Failed)
+            }
+        }
     }
 }

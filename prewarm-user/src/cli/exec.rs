@@ -1,6 +1,6 @@
 //! `prewarm exec -- CMD`: runs a program with leases.
 
-use std::{ffi::OsString, fs::File, io::Write, path::PathBuf, process::ExitCode};
+use std::{ffi::OsString, fs::File, io::Write, path::PathBuf, process::ExitCode, time::Duration};
 
 use clap::Args as ClapArgs;
 
@@ -19,6 +19,9 @@ pub struct Args {
     /// The daemon's control socket.
     #[arg(long, value_name = "PATH", env = "PREWARM_SOCKET", default_value = "/run/prewarm/control.sock")]
     pub socket: PathBuf,
+    /// How long a connect() may wait for the daemon's answer, in milliseconds, before it goes on as without prewarm.
+    #[arg(long, value_name = "MS", default_value_t = 5)]
+    pub patience: u64,
     /// Say nothing when the program has to run without leases.
     #[arg(short, long)]
     pub quiet: bool,
@@ -33,7 +36,7 @@ pub struct Args {
 /// Becomes the program; returns only when that failed. Must be called before any thread is started: no runtime.
 #[must_use]
 pub fn run(args: Args) -> ExitCode {
-    let Args { socket, quiet, report, command } = args;
+    let Args { socket, patience, quiet, report, command } = args;
     // Where standard error is closed there is nobody to tell.
     let say = |text: &str| drop(writeln!(std::io::stderr(), "prewarm: {text}"));
     let report = match report.map(File::create).transpose() {
@@ -49,7 +52,7 @@ pub fn run(args: Args) -> ExitCode {
             socket.display()
         ));
     }
-    let error = exec::run(Plan { command, socket, report }, |reason| {
+    let error = exec::run(Plan { command, socket, patience: Duration::from_millis(patience), report }, |reason| {
         if !quiet {
             say(reason);
         }

@@ -7,7 +7,7 @@ mod config;
 mod dissect;
 mod doctor;
 mod documents;
-mod exec;
+pub mod exec;
 mod exit;
 mod leases;
 mod link;

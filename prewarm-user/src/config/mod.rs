@@ -24,8 +24,8 @@ pub use load::{ConfigError, Sources, load};
 pub use policy::{CostSettings, GuardSettings, PolicySettings};
 pub use predict::PredictSettings;
 pub use sample::sample;
-pub use service::{ControlSettings, MetricsSettings, ResolveSettings, TlsSettings};
-pub use warm::{Method, WarmRequest};
+pub use service::{ControlSettings, MetricsSettings, ResolveSettings};
+pub use warm::{Method, WarmRequest, WarmSettings};
 
 /// Where the configuration lies on an installed host.
 pub const DEFAULT_PATH: &str = "/etc/prewarm/config.toml";
@@ -46,8 +46,8 @@ pub struct Config {
     pub resolve: ResolveSettings,
     /// Pre-established connections.
     pub lease: LeaseSettings,
-    /// Trust in the servers that warm requests are sent to.
-    pub tls: TlsSettings,
+    /// How warm requests are sent.
+    pub requests: WarmSettings,
     /// The control socket.
     pub control: ControlSettings,
     /// The Prometheus endpoint.
@@ -69,6 +69,7 @@ impl Config {
             self.policy.check(),
             self.resolve.check(),
             self.lease.check(),
+            self.requests.check(),
             self.metrics.check(),
         ];
         let warm = self.warm.iter().enumerate().map(|(index, request)| request.check(index));

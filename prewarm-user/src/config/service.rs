@@ -1,4 +1,4 @@
-//! How prewarm asks and is asked: the resolver, trust, the control socket, the metrics endpoint.
+//! How prewarm asks and is asked: the resolver, the control socket, the metrics endpoint.
 
 use std::{net::SocketAddr, path::PathBuf};
 
@@ -43,15 +43,6 @@ impl ResolveSettings {
         }
         Ok(())
     }
-}
-
-/// Trust in servers that prewarm itself speaks TLS with.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(default, deny_unknown_fields)]
-pub struct TlsSettings {
-    /// A file of certificates (PEM) that are trusted beside the system's.
-    #[schemars(example = "/etc/prewarm/ca.pem")]
-    pub ca_file: Option<PathBuf>,
 }
 
 /// The control socket.

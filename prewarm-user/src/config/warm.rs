@@ -1,9 +1,54 @@
 //! Requests that are sent ahead.
 
+use std::path::PathBuf;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::within;
 use crate::model::Origin;
+
+/// How warm requests are sent.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct WarmSettings {
+    /// When a request is given up, in seconds, with its TLS handshake and its body.
+    pub timeout_seconds: f64,
+    /// How much of an answer is read, in bytes; the connection is closed then.
+    pub body_limit_bytes: u64,
+    /// How long an origin is left alone that answers 429 or 503 and does not say how long, in seconds.
+    pub rest_seconds: f64,
+    /// The longest such rest, whatever the origin says, in seconds.
+    pub rest_ceiling_seconds: f64,
+    /// A file with certificates (PEM) that are trusted besides those of the system.
+    #[schemars(example = "/etc/prewarm/ca.pem")]
+    pub ca_file: Option<PathBuf>,
+}
+
+impl Default for WarmSettings {
+    fn default() -> Self {
+        Self {
+            timeout_seconds: 10.0,
+            body_limit_bytes: 4 * 1024 * 1024,
+            rest_seconds: 30.0,
+            rest_ceiling_seconds: 3600.0,
+            ca_file: None,
+        }
+    }
+}
+
+impl WarmSettings {
+    /// Whether the settings can be worked with.
+    ///
+    /// # Errors
+    /// The key that is wrong, and what to do.
+    pub fn check(&self) -> Result<(), String> {
+        within("requests.timeout_seconds", self.timeout_seconds, 0.1..=300.0)?;
+        within("requests.body_limit_bytes", self.body_limit_bytes, 0..=1 << 32)?;
+        within("requests.rest_seconds", self.rest_seconds, 1.0..=86_400.0)?;
+        within("requests.rest_ceiling_seconds", self.rest_ceiling_seconds, self.rest_seconds..=604_800.0)
+    }
+}
 
 /// One request that is sent when its origin's name is expected. No cookies, no credentials, marked
 /// `Sec-Purpose: prefetch`; redirects are not followed.

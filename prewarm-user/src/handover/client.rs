@@ -23,7 +23,7 @@ use super::{
 use crate::model::Timestamp;
 
 /// How long a daemon that was away is left alone at first, and at most.
-const AWAY: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(5));
+const AWAY: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(5));
 /// No line of the protocol is longer.
 const LONGEST: usize = 16 * 1024;
 

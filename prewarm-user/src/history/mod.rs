@@ -10,7 +10,7 @@ mod names;
 mod reverse;
 mod sketch;
 
-use std::{hash::BuildHasherDefault, net::IpAddr, time::Duration};
+use std::{net::IpAddr, time::Duration};
 
 pub use clients::{Client, Clients};
 pub use names::{KnownName, PortCount};
@@ -265,28 +265,6 @@ impl History {
         changes.push(Learned::Forgotten(known.resource));
     }
 }
-
-/// Hashes IDs that are keyed hashes already: one multiplication spreads them over the table.
-#[derive(Clone, Copy, Debug, Default)]
-struct IdHasher(u64);
-
-impl std::hash::Hasher for IdHasher {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        for &byte in bytes {
-            self.write_u64(u64::from(byte));
-        }
-    }
-
-    fn write_u64(&mut self, value: u64) {
-        self.0 = (self.0 ^ value).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(29);
-    }
-}
-
-type ById<V> = std::collections::HashMap<ResourceId, V, BuildHasherDefault<IdHasher>>;
 
 #[cfg(test)]
 mod tests;

@@ -6,8 +6,8 @@
 
 use std::{net::IpAddr, time::Duration};
 
-use super::{ById, sketch::Sketch};
-use crate::model::{Name, ResourceId, Timestamp};
+use super::sketch::Sketch;
+use crate::model::{Name, ResourceId, ResourceMap, Timestamp};
 
 /// Addresses kept for a name.
 const MAX_ADDRESSES: usize = 16;
@@ -160,7 +160,7 @@ impl KnownName {
 pub(super) struct Names {
     capacity: usize,
     slots: Vec<KnownName>,
-    index: ById<u32>,
+    index: ResourceMap<ResourceId, u32>,
     sketch: Sketch,
     random: u64,
 }
@@ -170,7 +170,7 @@ impl Names {
         Self {
             capacity,
             slots: Vec::new(),
-            index: ById::default(),
+            index: ResourceMap::default(),
             sketch: Sketch::new(capacity),
             random: 0x2545_f491_4f6c_dd1d,
         }

@@ -82,10 +82,10 @@ impl Hooks {
         attach::classifier(&mut ebpf)?
             .load()
             .map_err(|error| KernelError::refused("load the egress program")(error.into()))?;
-        let counters = map(&mut ebpf, COUNTERS, |map| PerCpuArray::try_from(map))?;
-        let known = KnownNames::new(map(&mut ebpf, KNOWN, |map| Array::try_from(map))?);
-        let sleeping = map(&mut ebpf, SLEEPING, |map| Array::try_from(map))?;
-        let source = RingSource::new(map(&mut ebpf, RING, |map| RingBuf::try_from(map))?, sleeping)?;
+        let counters = map(&mut ebpf, COUNTERS, PerCpuArray::try_from)?;
+        let known = KnownNames::new(map(&mut ebpf, KNOWN, Array::try_from)?);
+        let sleeping = map(&mut ebpf, SLEEPING, Array::try_from)?;
+        let source = RingSource::new(map(&mut ebpf, RING, RingBuf::try_from)?, sleeping)?;
         Ok((Self { ebpf, attached: Vec::new(), counters, known, options }, source))
     }
 

@@ -37,51 +37,46 @@ pub enum RecordError {
 pub fn observation(record: &[u8]) -> Result<Observation, RecordError> {
     let head: Head = part(record, 0)?;
     let resource = ResourceId(head.resource);
-    let (seen, length) = match head.kind {
+    let seen = match head.kind {
         KIND_QUESTION => {
-            let length = size_of::<QuestionRecord>();
-            let seen = Seen::Question {
+            let _: QuestionRecord = part(record, 0)?;
+            let name = if named(&head) { Some(part(record, size_of::<QuestionRecord>())?) } else { None };
+            Seen::Question {
                 resource,
-                name: name(record, length, &head)?,
+                name: name.map(|field| read_name(&field, &head)).transpose()?,
                 qtype: head.qtype,
                 direction: if head.flags & FLAG_EGRESS == 0 { Direction::Ingress } else { Direction::Egress },
                 interface: head.interface,
-            };
-            (seen, length)
+            }
         }
         KIND_ANSWER => {
             let answer: AnswerRecord = part(record, 0)?;
-            let length = size_of::<AnswerRecord>();
             let addresses = answer.addresses.iter().take(usize::from(answer.addresses_held)).copied().map(address);
-            let seen = Seen::Answer {
+            Seen::Answer {
                 resource,
-                name: name(record, length, &head)?,
+                name: named(&head).then(|| read_name(&answer.name, &head)).transpose()?,
                 qtype: head.qtype,
                 rcode: answer.rcode,
                 ttl: Duration::from_secs(u64::from(answer.ttl)),
                 addresses: addresses.collect(),
                 service_binding: head.flags & FLAG_SERVICE_BINDING != 0,
-            };
-            (seen, length)
+            }
         }
         _ => return Err(RecordError::Form),
     };
-    if record.len() < length {
-        return Err(RecordError::Form);
-    }
     if head.qclass != IN {
         return Err(RecordError::Class);
     }
     Ok(Observation { at: Timestamp::from_nanos(head.time), client: address(head.client), seen })
 }
 
-fn name(record: &[u8], at: usize, head: &Head) -> Result<Option<Name>, RecordError> {
-    if head.flags & FLAG_NAMED == 0 {
-        return Ok(None);
-    }
-    let field: NameField = part(record, at)?;
+const fn named(head: &Head) -> bool {
+    head.flags & FLAG_NAMED != 0
+}
+
+fn read_name(field: &NameField, head: &Head) -> Result<Name, RecordError> {
     let wire = field.wire.get(..usize::from(head.name_length)).ok_or(RecordError::Name)?;
-    Name::from_wire(wire).map(Some).map_err(|_| RecordError::Name)
+    Name::from_wire(wire).map_err(|_| RecordError::Name)
 }
 
 fn part<T: AnyBitPattern + NoUninit>(record: &[u8], at: usize) -> Result<T, RecordError> {
@@ -97,7 +92,7 @@ fn address(bytes: [u8; 16]) -> IpAddr {
 #[cfg(test)]
 mod tests {
     use bytemuck::Zeroable;
-    use prewarm_ebpf::abi::{NamedAnswerRecord, NamedQuestionRecord};
+    use prewarm_ebpf::abi::NamedQuestionRecord;
 
     use super::*;
 
@@ -140,13 +135,13 @@ mod tests {
 
     #[test]
     fn an_answer_gives_the_addresses_it_holds() {
-        let mut record = NamedAnswerRecord::zeroed();
-        record.answer.head = Head { kind: KIND_ANSWER, qclass: 1, client: mapped(1), ..Head::zeroed() };
-        record.answer.ttl = 60;
-        record.answer.addresses_held = 2;
-        record.answer.addresses[0] = mapped(8);
-        record.answer.addresses[1] = mapped(9);
-        record.answer.addresses[2] = mapped(10);
+        let mut record = AnswerRecord::zeroed();
+        record.head = Head { kind: KIND_ANSWER, qclass: 1, client: mapped(1), ..Head::zeroed() };
+        record.ttl = 60;
+        record.addresses_held = 2;
+        record.addresses[0] = mapped(8);
+        record.addresses[1] = mapped(9);
+        record.addresses[2] = mapped(10);
         let Seen::Answer { ttl, addresses, name, .. } = observation(bytemuck::bytes_of(&record)).unwrap().seen else {
             panic!("an answer is an answer")
         };

@@ -85,7 +85,8 @@ impl RingSource {
             any = true;
             match observation(&record) {
                 Ok(observation) => batch.push(observation),
-                Err(_) => {
+                Err(error) => {
+                    tracing::debug!(%error, bytes = record.len(), "ring: a record was left out");
                     self.unreadable.fetch_add(1, Ordering::Relaxed);
                 }
             }

@@ -67,6 +67,9 @@ impl Dialer for TcpDialer {
             let begun = Instant::now();
             let stream = socket.connect(destination).await?;
             let waited = begun.elapsed();
+            // A connect that did not block leaves the socket "connecting" until it is asked again; a program that asks
+            // whether its leased socket is connected shall hear the truth.
+            socket2::SockRef::from(&stream).connect(&destination.into())?;
             // Out of the runtime's poll set before it goes anywhere else.
             let stream = stream.into_std()?;
             stream.set_nonblocking(false)?;

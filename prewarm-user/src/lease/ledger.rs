@@ -241,7 +241,7 @@ impl<C> Ledger<C> {
 
     /// A dial failed.
     pub(crate) fn failed(&mut self, id: LeaseId, failure: Failure, now: Timestamp) {
-        let Some(Dial { order, .. }) = self.dials.remove(&id) else { return };
+        let Some(Dial { order, since, .. }) = self.dials.remove(&id) else { return };
         let verdict = match failure {
             Failure::Guarded => {
                 self.counters.refused += 1;
@@ -250,7 +250,7 @@ impl<C> Ledger<C> {
             }
             Failure::Unreachable => {
                 self.counters.failed += 1;
-                self.origins.failed(&order.origin, now);
+                self.origins.failed(&order.origin, since, now);
                 Verdict::Failed
             }
         };
@@ -335,7 +335,7 @@ impl<C> Ledger<C> {
             }
             Death::Reset => {
                 self.counters.dead_reset += 1;
-                self.origins.failed(origin, now);
+                self.origins.failed(origin, ready.since, now);
             }
             Death::Spoke => self.counters.dead_spoke += 1,
             Death::Unanswered => self.counters.dead_unanswered += 1,

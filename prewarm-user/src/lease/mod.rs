@@ -4,6 +4,7 @@
 //! intent. Never here: whom to connect to (policy), how a program gets its connection (handover).
 //!
 //! `ledger` decides, with `origins`, `pace` and `order`; `dial` and `probe` touch sockets; `pool` brings both together.
+//! `warm` is what prewarm itself sends over one.
 
 mod counters;
 mod dial;
@@ -14,6 +15,7 @@ mod pace;
 mod pool;
 mod probe;
 pub(crate) mod sockopt;
+mod warm;
 
 pub use counters::{LeaseCounters, LeaseState, LeaseView, Reason};
 pub use dial::{DialError, Dialer, Dialled, Dialling, Guard, Pacing, TcpDialer, Won, race};
@@ -21,3 +23,4 @@ pub use ledger::{Death, Fate, LeaseId, LeaseOrder};
 pub use order::interleave;
 pub use pool::{Pool, Take, Taken};
 pub use sockopt::netns_cookie;
+pub use warm::{TrustError, WarmError, WarmMethod, WarmRequest, Warmed, Warmer};

@@ -35,6 +35,7 @@ pub(crate) struct Origins {
 #[derive(Clone, Copy, Debug)]
 struct Known {
     failures: u32,
+    failed: Timestamp,
     not_before: Timestamp,
     idle: Duration,
     touched: Timestamp,
@@ -66,10 +67,15 @@ impl Origins {
         }
     }
 
-    /// A dial failed, or the origin reset an idle connection: it does not want this.
-    pub(crate) fn failed(&mut self, origin: &Origin, now: Timestamp) {
+    /// A dial that had begun at `since` failed, or the origin reset a connection of that age: it does not want this.
+    /// Of several that were under way together only the first counts: they tell the same story.
+    pub(crate) fn failed(&mut self, origin: &Origin, since: Timestamp, now: Timestamp) {
         let Patience { backoff, ceiling, breaker, .. } = self.patience;
         let known = self.touch(origin, now);
+        if known.failures > 0 && since <= known.failed {
+            return;
+        }
+        known.failed = now;
         known.failures = known.failures.saturating_add(1);
         let pause = if known.failures >= breaker {
             ceiling
@@ -116,8 +122,13 @@ impl Origins {
             self.known.remove(&oldest);
         }
         let idle = self.patience.idle;
-        let known =
-            self.known.entry(origin.clone()).or_insert(Known { failures: 0, not_before: now, idle, touched: now });
+        let known = self.known.entry(origin.clone()).or_insert(Known {
+            failures: 0,
+            failed: now,
+            not_before: now,
+            idle,
+            touched: now,
+        });
         known.touched = now;
         known
     }
@@ -147,7 +158,9 @@ mod tests {
         let mut now = at(0);
         let mut pauses = Vec::new();
         for _ in 0..6 {
-            origins.failed(&origin, now);
+            origins.failed(&origin, now, now + Duration::from_millis(1));
+            origins.failed(&origin, now, now + Duration::from_millis(2));
+            now = now + Duration::from_millis(1);
             let end =
                 (0..100).find(|&wait| origins.readiness(&origin, now + Duration::from_secs(wait)) == Readiness::Trial);
             pauses.push(end.unwrap());
@@ -181,7 +194,8 @@ mod tests {
     fn memory_is_bounded() {
         let mut origins = origins();
         for number in 0..REMEMBERED + 10 {
-            origins.failed(&format!("a{number}.example:80").parse().unwrap(), at(number as u64));
+            let now = at(number as u64);
+            origins.failed(&format!("a{number}.example:80").parse().unwrap(), now, now);
         }
         assert_eq!(origins.known.len(), REMEMBERED);
         assert_eq!(origins.readiness(&"a0.example:80".parse().unwrap(), at(0)), Readiness::Open, "the oldest is gone");

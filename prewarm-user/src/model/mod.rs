@@ -16,5 +16,5 @@ pub use name::{Name, NameError};
 pub use observation::{Direction, Observation, Seen};
 pub use origin::{Origin, OriginError};
 pub use prediction::Prediction;
-pub use resource::ResourceId;
+pub use resource::{ResourceHasher, ResourceId, ResourceMap};
 pub use timestamp::Timestamp;

@@ -127,13 +127,13 @@ impl Policy {
     /// Appends the intents to carry out now. Each must be answered by one [`Outcome`], except names and warm requests,
     /// which end by themselves when they are asked for or their deadline passes.
     pub fn due(&mut self, now: Timestamp, intents: &mut Vec<Intent>) {
-        while let Some(expired) = self.queue.pop_expired(now) {
+        for expired in self.queue.expire(now) {
             self.counters.refusals.add(Refusal::Expired);
             self.counters.kind_mut(expired.action.kind()).dropped += 1;
         }
         self.queue.ripen(now);
         for kind in KINDS {
-            while let Some((key, _)) = self.queue.peek(kind) {
+            while let Some(key) = self.queue.peek(kind) {
                 let (limit, price) = match kind {
                     ActionKind::Resolve => (self.settings.max_resolves, 1.0),
                     ActionKind::Lease => (self.settings.max_leases, 1.0),

@@ -8,7 +8,7 @@ use std::{
 };
 
 use super::queue::Key;
-use crate::model::{ActionKind, Intent, IntentId, ResourceId, Timestamp};
+use crate::model::{ActionKind, Intent, IntentId, ResourceId, ResourceMap, Timestamp};
 
 /// A lease lives on after its deadline while whoever holds it thinks it is of use; after this long it is given up.
 const LOST_AFTER: Duration = Duration::from_secs(900);
@@ -29,7 +29,7 @@ pub(super) struct Entry {
 /// All of them.
 #[derive(Debug, Default)]
 pub(super) struct Open {
-    by_key: HashMap<Key, Entry>,
+    by_key: ResourceMap<Key, Entry>,
     ids: HashMap<IntentId, Key>,
     /// Sorted by resource, so that all of one stand together.
     keys: BTreeSet<Key>,

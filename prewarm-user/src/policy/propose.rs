@@ -126,6 +126,20 @@ impl Policy {
         if self.open.by_key(key).is_some() {
             return Err(Refusal::Duplicate);
         }
+        let (start, deadline) = self.times(now, cause, prediction, saved_ms);
+        if let Some(waiting) = self.queue.find(key) {
+            // The latest word counts where it changes something; moving what waits costs more than looking at it.
+            let same = value <= 1.25 * waiting.value
+                && start >= waiting.start
+                && deadline.since(waiting.deadline) < Duration::from_secs(5);
+            if !same {
+                let mut intent = waiting.clone();
+                (intent.probability, intent.value, intent.cause) = (p, value, cause);
+                (intent.start, intent.deadline) = (intent.start.min(start), intent.deadline.max(deadline));
+                self.push(key, intent);
+            }
+            return Err(Refusal::Duplicate);
+        }
         if kind == ActionKind::Resolve {
             if known.rcode != 0 {
                 return Err(Refusal::Unreachable);
@@ -151,9 +165,9 @@ impl Policy {
                 return Err(refusal);
             }
         }
-        let (start, deadline) = self.times(now, cause, prediction, saved_ms);
-        let mut intent = Intent {
-            id: crate::model::IntentId(0),
+        self.charge(now, client)?;
+        let intent = Intent {
+            id: self.next_id(),
             resource: key.resource,
             action: self.action(key, known.name),
             probability: p,
@@ -162,22 +176,16 @@ impl Policy {
             deadline,
             cause,
         };
-        if let Some(waiting) = self.queue.find(key) {
-            // The latest word counts, but what was to start sooner does.
-            intent.id = waiting.id;
-            intent.start = intent.start.min(waiting.start);
-            intent.deadline = intent.deadline.max(waiting.deadline);
-            self.queue.push(key, intent);
-            return Err(Refusal::Duplicate);
-        }
-        self.charge(now, client)?;
-        intent.id = self.next_id();
         self.counters.kind_mut(kind).queued += 1;
-        if let Some(dropped) = self.queue.push(key, intent) {
-            self.counters.kind_mut(dropped.action.kind()).dropped += 1;
-            return Err(Refusal::Outbid);
-        }
+        self.push(key, intent);
         Ok(())
+    }
+
+    fn push(&mut self, key: Key, intent: Intent) {
+        for dropped in self.queue.push(key, intent) {
+            self.counters.refusals.add(Refusal::Outbid);
+            self.counters.kind_mut(dropped.action.kind()).dropped += 1;
+        }
     }
 
     /// When to begin, and until when it is of use: far predictions wait until shortly before their first accesses.

@@ -35,6 +35,20 @@ pub(super) fn mass_before(lags: &Lags, time: f32) -> f32 {
     mass
 }
 
+/// For each bin, the share of it that lies between `from` and `to`.
+pub(super) fn shares_between(from: f32, to: f32) -> [f32; BINS] {
+    std::array::from_fn(|index| share_before(index, to) - share_before(index, from))
+}
+
+/// The mass of a histogram under such shares.
+pub(super) fn mass(lags: &Lags, shares: &[f32; BINS]) -> f32 {
+    let mut mass = 0.0;
+    for (&count, &share) in lags.iter().zip(shares) {
+        mass += f32::from(count) * share;
+    }
+    mass
+}
+
 /// When the shares `quantiles` (ascending) of the mass after `elapsed` have come, counted from `elapsed`.
 pub(super) fn quantiles<const N: usize>(lags: &Lags, elapsed: f32, quantiles: [f32; N]) -> [Duration; N] {
     let before = mass_before(lags, elapsed);

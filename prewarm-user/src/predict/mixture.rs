@@ -148,14 +148,16 @@ impl Mixture {
             if elapsed > lags::WINDOW {
                 break;
             }
+            let (until, horizon) =
+                (lags::shares_between(0.0, elapsed), lags::shares_between(elapsed, elapsed + self.horizon as f32));
             for (context, &handle) in step.contexts.iter().enumerate() {
                 let expert = if place == 0 { context } else { CONTEXTS + context };
                 let Some(node) = self.arcs.get(handle) else { continue };
-                for arc in node.arcs() {
-                    let before = if place == 0 { 0.0 } else { lags::mass_before(&arc.lags, elapsed) };
-                    let hits = lags::mass_before(&arc.lags, elapsed + self.horizon as f32) - before;
+                for (to, lags) in node.arcs() {
+                    let before = lags::mass(lags, &until);
+                    let hits = lags::mass(lags, &horizon);
                     let trials = (f32::from(node.count) - before).max(hits).max(1.0);
-                    let Some(candidate) = find(&mut self.candidates, &mut self.finder, arc.to) else { continue };
+                    let Some(candidate) = find(&mut self.candidates, &mut self.finder, to) else { continue };
                     let share = hits / (trials + 1.5);
                     if candidate.state[expert] == SILENT || share > candidate.share[expert] {
                         candidate.share[expert] = share;
@@ -163,7 +165,7 @@ impl Mixture {
                         candidate.state[expert] = rates::state(hits, trials);
                         let evidence = share * TRUST[expert];
                         if evidence >= candidate.evidence {
-                            (candidate.evidence, candidate.lags, candidate.elapsed) = (evidence, arc.lags, elapsed);
+                            (candidate.evidence, candidate.lags, candidate.elapsed) = (evidence, *lags, elapsed);
                         }
                     }
                 }
@@ -182,8 +184,8 @@ impl Mixture {
             candidate.cold = resource.kept_until <= now;
             if resource.interval > 0.0 {
                 let age = (now - resource.last) as f32;
-                let phase = ((age / resource.interval).log2() * 2.0 + 8.0).clamp(0.0, 15.0) as u8;
-                let pace = (resource.interval.log2() / 2.0).clamp(0.0, 7.0) as u8;
+                let phase = (rates::fast_log2(age / resource.interval) * 2.0 + 8.0).clamp(0.0, 15.0) as u8;
+                let pace = (rates::fast_log2(resource.interval) / 2.0).clamp(0.0, 7.0) as u8;
                 candidate.state[RHYTHM] = pace * 16 + phase;
                 candidate.seen[RHYTHM] = f32::from(resource.count);
             }

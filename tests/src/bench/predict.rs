@@ -76,10 +76,10 @@ pub fn run_prewarm(events: &[Event]) -> (Said, Vec<u64>, usize) {
     for event in events {
         let now = Timestamp::from_origin(Duration::from_secs_f64((event.at - first).max(0.0)));
         let client = ClientKey(u128::from(event.client));
-        let before = nanos();
+        let before = super::nanos();
         model.learn(now, client, spread(event.resource));
         model.predict(now, client, &mut out);
-        times.push(nanos() - before);
+        times.push(super::nanos() - before);
         said.push(out.iter().map(|p| (unspread(p.resource), p.probability as f32)).collect());
     }
     (said, times, model.bytes())
@@ -292,11 +292,6 @@ fn spread(number: u32) -> ResourceId {
 fn unspread(resource: ResourceId) -> u32 {
     // The inverse of the odd factor, modulo 2^64.
     resource.0.wrapping_mul(0xf1de_83e1_9937_733d) as u32
-}
-
-/// Nanoseconds of the monotonic clock.
-fn nanos() -> u64 {
-    super::nanos()
 }
 
 #[cfg(test)]

@@ -42,43 +42,16 @@ const PAUSE: (Duration, Duration) = (Duration::from_millis(10), Duration::from_s
 /// One that lived this long starts with the shortest pause again.
 const LIVED: Duration = Duration::from_secs(30);
 
-/// Guards until no program is left. Returns in whichever process is the guardian then.
-pub(super) fn guard<S: LeaseSource>(
-    listener: &Listener,
-    board: &'static Board,
-    source: impl Fn() -> S,
-    ready: impl FnOnce(),
-) {
-    let mut ready = Some(ready);
-    let mut pause = PAUSE.0;
-    loop {
-        // Whoever held the calls on the board is gone.
-        let_in_flight_go_on(listener, board);
-        let born = now();
-        let child = start(listener, board, &source);
-        if let Some(ready) = ready.take() {
-            ready();
-        }
-        let ended = match child {
-            Started::AsParent(child) => watch(listener, board, child),
-            Started::AsOrphan => Ended::Restart,
-            Started::NotAtAll => Ended::Restart,
-        };
-        if ended == Ended::ProgramsGone {
-            return;
-        }
-        if matches!(child, Started::AsOrphan) {
-            board.count(Tally::Orphaned);
-            continue;
-        }
-        if now().since(born) > LIVED {
-            pause = PAUSE.0;
-        }
-        if serve_for(listener, board, pause) == Ended::ProgramsGone {
-            return;
-        }
-        pause = (pause * 2).min(PAUSE.1);
-    }
+/// The guardian of one filter.
+pub(super) struct Guardian<F> {
+    /// Where calls come from.
+    pub(super) listener: Listener,
+    /// What is shared with the supervisor.
+    pub(super) board: &'static Board,
+    /// How long a program may wait for an answer.
+    pub(super) patience: Duration,
+    /// Makes the source of a new supervisor.
+    pub(super) source: F,
 }
 
 /// What `fork` made of us.
@@ -93,137 +66,170 @@ enum Started {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Ended {
-    ProgramsGone,
-    Restart,
+enum Next {
+    /// No program is left.
+    End,
+    /// A supervisor died, or none could be started.
+    GoOn,
+    /// A supervisor was stopped and continued.
+    Afresh,
 }
 
-fn start<S: LeaseSource>(listener: &Listener, board: &'static Board, source: &impl Fn() -> S) -> Started {
-    let guardian = getpid();
-    #[expect(unsafe_code, reason = "fork")]
-    // SAFETY: guardian and supervisor have one thread, so the child may do whatever the parent could.
-    let forked = unsafe { fork() };
-    match forked {
-        Ok(ForkResult::Parent { child }) => {
-            board.count(Tally::Started);
-            Started::AsParent(child)
-        }
-        Err(_no_memory) => Started::NotAtAll,
-        Ok(ForkResult::Child) => {
-            super::call_me(c"prewarm-lease");
-            match pidfd_open(guardian.as_raw(), 0) {
-                Ok(handle) if getppid() == guardian => supervise(listener, board, source(), &handle),
-                Err(_no_descriptors) if getppid() == guardian => super::leave(1),
-                _ => Started::AsOrphan,
+impl<S: LeaseSource, F: Fn() -> S> Guardian<F> {
+    /// Guards until no program is left. Returns in whichever process is the guardian then.
+    pub(super) fn guard(&self) {
+        let mut pause = PAUSE.0;
+        loop {
+            // Whoever held the calls on the board is gone.
+            self.let_in_flight_go_on();
+            let born = now();
+            let next = match self.start() {
+                Started::AsParent(child) => self.watch(child),
+                Started::NotAtAll => Next::GoOn,
+                Started::AsOrphan => {
+                    self.board.count(Tally::Orphaned);
+                    continue;
+                }
+            };
+            if now().since(born) > LIVED {
+                pause = PAUSE.0;
+            }
+            match next {
+                Next::Afresh => {}
+                Next::GoOn if self.stand_in_for(pause) == Next::GoOn => pause = (pause * 2).min(PAUSE.1),
+                Next::GoOn | Next::End => return,
             }
         }
     }
-}
 
-fn supervise<S: LeaseSource>(listener: &Listener, board: &'static Board, source: S, guardian: &OwnedFd) -> Started {
-    match Supervisor::new(listener, board, source).serve(guardian.as_fd()) {
-        End::ProgramsGone => super::leave(0),
-        End::GuardianGone => {
-            super::call_me(c"prewarm-guard");
-            Started::AsOrphan
-        }
-    }
-}
-
-/// Sleeps until the supervisor changes its state, and acts on it.
-fn watch(listener: &Listener, board: &'static Board, child: Pid) -> Ended {
-    let any = WaitPidFlag::WEXITED | WaitPidFlag::WSTOPPED | WaitPidFlag::WCONTINUED;
-    loop {
-        match waitid(Id::Pid(child), any) {
-            Ok(WaitStatus::Exited(_, 0)) => return Ended::ProgramsGone,
-            Ok(WaitStatus::Stopped(..)) => {
-                board.count(Tally::Stopped);
-                let ended = stand_in(listener, board, child);
-                // What it was doing when it was stopped is done, and it may sit in a receive for a call that is long
-                // answered: a fresh one costs a fork and knows where it stands.
-                let _dead_already = kill(child, Signal::SIGKILL);
-                let _reaped = waitid(Id::Pid(child), WaitPidFlag::WEXITED);
-                return ended;
+    fn start(&self) -> Started {
+        let guardian = getpid();
+        #[expect(unsafe_code, reason = "fork")]
+        // SAFETY: guardian and supervisor have one thread, so the child may do whatever the parent could.
+        let forked = unsafe { fork() };
+        match forked {
+            Ok(ForkResult::Parent { child }) => {
+                self.board.count(Tally::Started);
+                Started::AsParent(child)
             }
-            Ok(WaitStatus::Continued(_)) | Err(nix::Error::EINTR) => {}
-            _ => return Ended::Restart,
+            Err(_no_memory) => Started::NotAtAll,
+            Ok(ForkResult::Child) => {
+                super::call_me(c"prewarm-lease");
+                match pidfd_open(guardian.as_raw(), 0) {
+                    Ok(handle) if getppid() == guardian => self.supervise(&handle),
+                    Err(_no_descriptors) if getppid() == guardian => super::leave(1),
+                    _ => Started::AsOrphan,
+                }
+            }
         }
     }
-}
 
-/// Lets calls go on until the stopped supervisor is continued or killed.
-fn stand_in(listener: &Listener, board: &'static Board, child: Pid) -> Ended {
-    let_in_flight_go_on(listener, board);
-    let mut set = SigSet::empty();
-    set.add(Signal::SIGCHLD);
-    let Ok(signals) = SignalFd::with_flags(&set, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC) else {
-        return Ended::Restart;
-    };
-    loop {
-        let changes = WaitPidFlag::WEXITED | WaitPidFlag::WCONTINUED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
-        if !matches!(waitid(Id::Pid(child), changes), Ok(WaitStatus::StillAlive)) {
-            return Ended::Restart;
+    fn supervise(&self, guardian: &OwnedFd) -> Started {
+        let mut supervisor = Supervisor::new(&self.listener, self.board, (self.source)(), self.patience);
+        match supervisor.serve(guardian.as_fd()) {
+            End::ProgramsGone => super::leave(0),
+            End::GuardianGone => {
+                super::call_me(c"prewarm-guard");
+                Started::AsOrphan
+            }
         }
-        let mut fds =
-            [PollFd::new(listener.as_fd(), PollFlags::POLLIN), PollFd::new(signals.as_fd(), PollFlags::POLLIN)];
-        // Interrupted: look again.
-        if poll(&mut fds, PollTimeout::NONE).is_err() {
-            continue;
-        }
-        if serve_one(listener, board, &fds[0]) == Ended::ProgramsGone {
-            return Ended::ProgramsGone;
-        }
-        let _noted = signals.read_signal();
     }
-}
 
-/// Lets calls go on for a while.
-fn serve_for(listener: &Listener, board: &'static Board, pause: Duration) -> Ended {
-    let_in_flight_go_on(listener, board);
-    let end = now() + pause;
-    loop {
-        let left = end.since(now());
-        if left.is_zero() {
-            return Ended::Restart;
-        }
-        let mut fds = [PollFd::new(listener.as_fd(), PollFlags::POLLIN)];
-        if ppoll(&mut fds, Some(TimeSpec::from_duration(left)), None).is_ok()
-            && serve_one(listener, board, &fds[0]) == Ended::ProgramsGone
-        {
-            return Ended::ProgramsGone;
+    /// Sleeps until the supervisor changes its state, and acts on it.
+    fn watch(&self, child: Pid) -> Next {
+        let any = WaitPidFlag::WEXITED | WaitPidFlag::WSTOPPED | WaitPidFlag::WCONTINUED;
+        loop {
+            match waitid(Id::Pid(child), any) {
+                Ok(WaitStatus::Exited(_, 0)) => return Next::End,
+                Ok(WaitStatus::Stopped(..)) => {
+                    self.board.count(Tally::Stopped);
+                    let next = self.stand_in_while_stopped(child);
+                    // What it was doing when it was stopped is done, and it may sit in a receive for a call that is
+                    // long answered: a fresh one costs a fork and knows where it stands.
+                    let _dead_already = kill(child, Signal::SIGKILL);
+                    let _reaped = waitid(Id::Pid(child), WaitPidFlag::WEXITED);
+                    return next;
+                }
+                Ok(WaitStatus::Continued(_)) | Err(nix::Error::EINTR) => {}
+                _ => return Next::GoOn,
+            }
         }
     }
-}
 
-fn serve_one(listener: &Listener, board: &'static Board, ready: &PollFd<'_>) -> Ended {
-    let ready = ready.revents().unwrap_or(PollFlags::empty());
-    if ready.contains(PollFlags::POLLHUP) {
-        return Ended::ProgramsGone;
-    }
-    if ready.contains(PollFlags::POLLIN) {
-        board.guardian.clear();
-        if listener.receive(&board.guardian).is_ok() {
-            // A refusal means that the program is gone.
-            drop(listener.go_on(board.guardian.id()));
-            board.count(Tally::Guarded);
+    /// Lets calls go on until the stopped supervisor is continued or killed.
+    fn stand_in_while_stopped(&self, child: Pid) -> Next {
+        self.let_in_flight_go_on();
+        let Ok(signals) = SignalFd::with_flags(&SigSet::from(Signal::SIGCHLD), SfdFlags::SFD_NONBLOCK) else {
+            return Next::GoOn;
+        };
+        loop {
+            let changes = WaitPidFlag::WEXITED | WaitPidFlag::WCONTINUED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
+            match waitid(Id::Pid(child), changes) {
+                Ok(WaitStatus::StillAlive) => {}
+                Ok(WaitStatus::Continued(_)) => return Next::Afresh,
+                _ => return Next::GoOn,
+            }
+            let mut fds = [
+                PollFd::new(self.listener.as_fd(), PollFlags::POLLIN),
+                PollFd::new(signals.as_fd(), PollFlags::POLLIN),
+            ];
+            // Interrupted: look again.
+            if poll(&mut fds, PollTimeout::NONE).is_err() {
+                continue;
+            }
+            if self.let_one_go_on(&fds[0]) == Next::End {
+                return Next::End;
+            }
+            let _noted = signals.read_signal();
         }
-        board.guardian.clear();
     }
-    Ended::Restart
-}
 
-/// Answers the calls that somebody took and did not answer. An answer that was given after all makes the kernel refuse
-/// ours, which is harmless.
-fn let_in_flight_go_on(listener: &Listener, board: &Board) {
-    for slot in board.in_flight() {
-        if replaced(slot) {
-            drop(listener.succeed(slot.id()));
-            board.count(Tally::Finished);
-        } else {
-            drop(listener.go_on(slot.id()));
-            board.count(Tally::Guarded);
+    /// Lets calls go on for a while.
+    fn stand_in_for(&self, pause: Duration) -> Next {
+        self.let_in_flight_go_on();
+        let end = now() + pause;
+        loop {
+            let left = end.since(now());
+            if left.is_zero() {
+                return Next::GoOn;
+            }
+            let mut fds = [PollFd::new(self.listener.as_fd(), PollFlags::POLLIN)];
+            if ppoll(&mut fds, Some(TimeSpec::from_duration(left)), None).is_ok()
+                && self.let_one_go_on(&fds[0]) == Next::End
+            {
+                return Next::End;
+            }
         }
-        slot.clear();
+    }
+
+    fn let_one_go_on(&self, ready: &PollFd<'_>) -> Next {
+        let ready = ready.revents().unwrap_or(PollFlags::empty());
+        let slot = &self.board.guardian;
+        if ready.contains(PollFlags::POLLIN) {
+            slot.clear();
+            if self.listener.receive(slot).is_ok() {
+                // A refusal means that the program is gone.
+                drop(self.listener.go_on(slot.id()));
+                self.board.count(Tally::Guarded);
+            }
+            slot.clear();
+        }
+        if ready.contains(PollFlags::POLLHUP) { Next::End } else { Next::GoOn }
+    }
+
+    /// Answers the calls that somebody took and did not answer. An answer that was given after all makes the kernel
+    /// refuse ours, which is harmless.
+    fn let_in_flight_go_on(&self) {
+        for slot in self.board.in_flight() {
+            if replaced(slot) {
+                drop(self.listener.succeed(slot.id()));
+                self.board.count(Tally::Finished);
+            } else {
+                drop(self.listener.go_on(slot.id()));
+                self.board.count(Tally::Guarded);
+            }
+            slot.clear();
+        }
     }
 }
 

@@ -12,6 +12,7 @@ use std::{
         unix::{ffi::OsStringExt, net::UnixStream},
     },
     path::PathBuf,
+    time::Duration,
 };
 
 use nix::{
@@ -23,7 +24,7 @@ use nix::{
     unistd::{ForkResult, chdir, execvp, fork, setsid},
 };
 
-use super::{board::Board, call_me, filter, guardian::guard, leave, listener::Listener, tally};
+use super::{board::Board, call_me, filter, guardian::Guardian, leave, listener::Listener, tally};
 use crate::handover::client::ControlSource;
 
 /// What to run and how.
@@ -33,6 +34,8 @@ pub struct Plan {
     pub command: Vec<OsString>,
     /// The daemon's control socket.
     pub socket: PathBuf,
+    /// How long a program may wait for the daemon's answer.
+    pub patience: Duration,
     /// Where the counts go, as one JSON object, when the last process of the program has ended.
     pub report: Option<File>,
 }
@@ -167,15 +170,10 @@ fn be_guardian(plan: &Plan, board: &'static Board, mut launcher: UnixStream) -> 
     // The end of the stream means that the program runs without us.
     let Some(listener) = receive(&launcher)? else { return Ok(()) };
     let listener = Listener::new(listener);
-    guard(
-        &listener,
-        board,
-        || ControlSource::new(socket.clone()),
-        move || {
-            // The launcher waits for this byte with the filter on; if it is gone, so is the need for it.
-            drop(launcher.write_all(b"!"));
-        },
-    );
+    // The launcher waits for this byte with the filter on. From here on the listener is guarded.
+    launcher.write_all(b"!")?;
+    drop(launcher);
+    Guardian { listener, board, patience: plan.patience, source: || ControlSource::new(socket.clone()) }.guard();
     if let Some(mut report) = report {
         serde_json::to_writer(report, &tally::report(board))?;
         report.write_all(b"\n")?;

@@ -1,7 +1,7 @@
 //! The supervisor: answers each `connect()` of the program, with a lease where there is one.
 //!
 //! Comes in: notifications, answers of the lease source. Goes out: a replaced socket, or the word to go on. Never here:
-//! a call that waits longer than [`PATIENCE`] for the source, or a path that ends without an answer. One thread, which
+//! a call that waits longer than it may for the source, or a path that ends without an answer. One thread, which
 //! never blocks on one program: questions are sent as they come and answered in any order.
 
 use std::{
@@ -32,9 +32,6 @@ use crate::{
     model::Timestamp,
 };
 
-/// How long a program may wait for an answer about a lease.
-const PATIENCE: Duration = Duration::from_millis(5);
-
 /// Why a supervisor ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum End {
@@ -59,13 +56,14 @@ pub(super) struct Supervisor<'a, S> {
     listener: &'a Listener,
     board: &'static Board,
     source: S,
+    patience: Duration,
     pending: [Option<Pending>; SLOTS],
 }
 
 impl<'a, S: LeaseSource> Supervisor<'a, S> {
-    /// A supervisor with nothing in its hands.
-    pub(super) const fn new(listener: &'a Listener, board: &'static Board, source: S) -> Self {
-        Self { listener, board, source, pending: [const { None }; SLOTS] }
+    /// A supervisor with nothing in its hands. `patience` is how long a program may wait for an answer.
+    pub(super) const fn new(listener: &'a Listener, board: &'static Board, source: S, patience: Duration) -> Self {
+        Self { listener, board, source, patience, pending: [const { None }; SLOTS] }
     }
 
     /// Serves until the programs or the guardian are gone.
@@ -86,7 +84,7 @@ impl<'a, S: LeaseSource> Supervisor<'a, S> {
                 return End::ProgramsGone;
             }
             if ready.guardian_gone {
-                self.let_all_go_on(Tally::Slow);
+                self.let_all_go_on(Tally::Guarded);
                 return End::GuardianGone;
             }
         }
@@ -143,7 +141,7 @@ impl<'a, S: LeaseSource> Supervisor<'a, S> {
         let want = Want { destination, netns_cookie: sockopt::netns_cookie(socket.as_fd()).ok(), pid: thread };
         let now = now();
         if self.source.ask(slot.id(), &want, now) {
-            Ok(Pending { target, socket, want, deadline: now + PATIENCE })
+            Ok(Pending { target, socket, want, deadline: now + self.patience })
         } else {
             Err(Tally::Absent)
         }
