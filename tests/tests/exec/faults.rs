@@ -3,7 +3,7 @@
 use std::{
     io::{BufRead, BufReader},
     path::Path,
-    process::{Child, ChildStdout, Command, Stdio},
+    process::{ChildStdout, Command},
 };
 
 use nix::{
@@ -12,7 +12,7 @@ use nix::{
 };
 
 use super::{
-    bench::{Daemon, Origin, Run, wait_for},
+    bench::{Beside, Daemon, Origin, Run, wait_for},
     python,
 };
 
@@ -48,7 +48,7 @@ fn pid_of(name: &str, socket: &Path) -> Option<Pid> {
 
 /// A program that connects without pause from four threads and prints a line for each connection.
 struct Connecting {
-    child: Child,
+    child: Beside,
     lines: BufReader<ChildStdout>,
     run: Run,
     failed: Vec<String>,
@@ -56,8 +56,8 @@ struct Connecting {
 
 impl Connecting {
     fn start(mut run: Run) -> Self {
-        let mut child = run.command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
-        let pipe = child.stdout.take().unwrap();
+        let mut child = run.start();
+        let pipe = child.0.stdout.take().unwrap();
         nix::fcntl::fcntl(&pipe, nix::fcntl::FcntlArg::F_SETPIPE_SZ(4096)).unwrap();
         let lines = BufReader::with_capacity(128, pipe);
         Self { child, lines, run, failed: Vec::new() }
@@ -96,9 +96,8 @@ for _ in range(4): threading.Thread(target=connect).start()";
         leased
     }
 
-    fn end(mut self, socket: &Path) -> Run {
-        self.child.kill().unwrap();
-        self.child.wait().unwrap();
+    fn end(self, socket: &Path) -> Run {
+        drop(self.child);
         wait_for("nobody is left", || processes(socket).is_empty());
         assert_eq!(self.failed, Vec::<String>::new());
         self.run
@@ -107,7 +106,7 @@ for _ in range(4): threading.Thread(target=connect).start()";
 
 /// A daemon that never runs out, so that calls are interrupted at every point of a replacement.
 struct Plenty {
-    child: Child,
+    child: Beside,
     directory: tempfile::TempDir,
 }
 
@@ -120,10 +119,10 @@ impl Plenty {
         plenty
     }
 
-    fn spawn(directory: &Path, origin: &Origin) -> Child {
+    fn spawn(directory: &Path, origin: &Origin) -> Beside {
         let socket = directory.join("control.sock");
         let mut command = Command::new(env!("CARGO_BIN_EXE_lease-daemon"));
-        command.arg(socket).arg(origin.address.to_string()).arg("16").spawn().unwrap()
+        Beside(command.arg(socket).arg(origin.address.to_string()).arg("16").spawn().unwrap())
     }
 
     fn socket(&self) -> std::path::PathBuf {
@@ -131,14 +130,7 @@ impl Plenty {
     }
 
     fn signal(&self, signal: Signal) {
-        kill(Pid::from_raw(self.child.id().cast_signed()), signal).unwrap();
-    }
-}
-
-impl Drop for Plenty {
-    fn drop(&mut self) {
-        drop(self.child.kill());
-        drop(self.child.wait());
+        kill(Pid::from_raw(self.child.0.id().cast_signed()), signal).unwrap();
     }
 }
 
@@ -233,7 +225,7 @@ fn the_daemon_is_killed_and_comes_back() {
     let mut program = Connecting::start(Run::new(&socket, Connecting::command(&origin)));
     wait_for("leases are handed out", || program.more(100) > 0);
     daemon.signal(Signal::SIGKILL);
-    daemon.child.wait().unwrap();
+    daemon.child.0.wait().unwrap();
     wait_for("connections go on without leases", || program.more(100) == 0);
     program.more(200);
     std::fs::remove_file(&socket).unwrap();
