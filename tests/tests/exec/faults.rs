@@ -189,10 +189,12 @@ fn the_guardian_is_killed_again_and_again() {
     for _ in 0..20 {
         program.more(50);
         wait_for("guardian and supervisor are there", || processes(&socket).len() == 2);
-        kill(pid_of(GUARDIAN, &socket).unwrap(), Signal::SIGKILL).unwrap();
+        let guardian = pid_of(GUARDIAN, &socket);
+        kill(guardian.unwrap(), Signal::SIGKILL).unwrap();
         // The supervisor has become guardian and has a supervisor of its own.
         wait_for("there are two again", || {
-            pid_of(GUARDIAN, &socket).is_some() && pid_of(SUPERVISOR, &socket).is_some()
+            let now = pid_of(GUARDIAN, &socket);
+            now.is_some() && now != guardian && pid_of(SUPERVISOR, &socket).is_some()
         });
         wait_for("leases are handed out again", || program.more(10) > 0);
     }
