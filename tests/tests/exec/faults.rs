@@ -2,11 +2,13 @@
 
 use std::{
     io::{BufRead, BufReader},
+    os::fd::AsFd,
     path::Path,
     process::{ChildStdout, Command},
 };
 
 use nix::{
+    poll::{PollFd, PollFlags, poll},
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
@@ -85,6 +87,10 @@ for _ in range(4): threading.Thread(target=connect).start()";
     fn more(&mut self, count: usize) -> usize {
         let mut leased = 0;
         for _ in 0..count {
+            if self.lines.buffer().is_empty() {
+                let mut fds = [PollFd::new(self.lines.get_ref().as_fd(), PollFlags::POLLIN)];
+                assert_eq!(poll(&mut fds, 30_000_u16).unwrap(), 1, "a connect() hangs");
+            }
             let mut line = String::new();
             self.lines.read_line(&mut line).unwrap();
             match line.trim() {
