@@ -7,7 +7,7 @@ use std::{
     io::{BufRead, BufReader, Read, Write},
     net::{IpAddr, SocketAddr, TcpListener, TcpStream},
     path::PathBuf,
-    process::{Command, Output},
+    process::{Child, Command, Output, Stdio},
     sync::{Arc, Mutex},
     thread,
     time::Duration,
@@ -167,6 +167,17 @@ impl Daemon {
     }
 }
 
+/// A program that runs beside the test and does not outlive it, whatever becomes of the test.
+pub(crate) struct Beside(pub(crate) Child);
+
+impl Drop for Beside {
+    fn drop(&mut self) {
+        // It may have ended by itself, as most tests want it to.
+        drop(self.0.kill());
+        drop(self.0.wait());
+    }
+}
+
 /// One `prewarm exec`.
 pub(crate) struct Run {
     pub(crate) command: Command,
@@ -193,6 +204,11 @@ impl Run {
     /// Runs it to its end.
     pub(crate) fn output(&mut self) -> Output {
         self.command.output().unwrap()
+    }
+
+    /// Starts it, with its output in a pipe.
+    pub(crate) fn start(&mut self) -> Beside {
+        Beside(self.command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap())
     }
 
     /// Runs it to its end, which must be a good one; what it printed.

@@ -2,17 +2,19 @@
 
 use std::{
     io::{BufRead, BufReader},
+    os::fd::AsFd,
     path::Path,
-    process::{Child, ChildStdout, Command, Stdio},
+    process::{ChildStdout, Command},
 };
 
 use nix::{
+    poll::{PollFd, PollFlags, poll},
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
 
 use super::{
-    bench::{Daemon, Origin, Run, wait_for},
+    bench::{Beside, Daemon, Origin, Run, wait_for},
     python,
 };
 
@@ -48,7 +50,7 @@ fn pid_of(name: &str, socket: &Path) -> Option<Pid> {
 
 /// A program that connects without pause from four threads and prints a line for each connection.
 struct Connecting {
-    child: Child,
+    child: Beside,
     lines: BufReader<ChildStdout>,
     run: Run,
     failed: Vec<String>,
@@ -56,8 +58,8 @@ struct Connecting {
 
 impl Connecting {
     fn start(mut run: Run) -> Self {
-        let mut child = run.command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
-        let pipe = child.stdout.take().unwrap();
+        let mut child = run.start();
+        let pipe = child.0.stdout.take().unwrap();
         nix::fcntl::fcntl(&pipe, nix::fcntl::FcntlArg::F_SETPIPE_SZ(4096)).unwrap();
         let lines = BufReader::with_capacity(128, pipe);
         Self { child, lines, run, failed: Vec::new() }
@@ -85,6 +87,10 @@ for _ in range(4): threading.Thread(target=connect).start()";
     fn more(&mut self, count: usize) -> usize {
         let mut leased = 0;
         for _ in 0..count {
+            if self.lines.buffer().is_empty() {
+                let mut fds = [PollFd::new(self.lines.get_ref().as_fd(), PollFlags::POLLIN)];
+                assert_eq!(poll(&mut fds, 30_000_u16).unwrap(), 1, "a connect() hangs");
+            }
             let mut line = String::new();
             self.lines.read_line(&mut line).unwrap();
             match line.trim() {
@@ -96,9 +102,8 @@ for _ in range(4): threading.Thread(target=connect).start()";
         leased
     }
 
-    fn end(mut self, socket: &Path) -> Run {
-        self.child.kill().unwrap();
-        self.child.wait().unwrap();
+    fn end(self, socket: &Path) -> Run {
+        drop(self.child);
         wait_for("nobody is left", || processes(socket).is_empty());
         assert_eq!(self.failed, Vec::<String>::new());
         self.run
@@ -107,7 +112,7 @@ for _ in range(4): threading.Thread(target=connect).start()";
 
 /// A daemon that never runs out, so that calls are interrupted at every point of a replacement.
 struct Plenty {
-    child: Child,
+    child: Beside,
     directory: tempfile::TempDir,
 }
 
@@ -120,10 +125,10 @@ impl Plenty {
         plenty
     }
 
-    fn spawn(directory: &Path, origin: &Origin) -> Child {
+    fn spawn(directory: &Path, origin: &Origin) -> Beside {
         let socket = directory.join("control.sock");
         let mut command = Command::new(env!("CARGO_BIN_EXE_lease-daemon"));
-        command.arg(socket).arg(origin.address.to_string()).arg("16").spawn().unwrap()
+        Beside(command.arg(socket).arg(origin.address.to_string()).arg("16").spawn().unwrap())
     }
 
     fn socket(&self) -> std::path::PathBuf {
@@ -131,14 +136,7 @@ impl Plenty {
     }
 
     fn signal(&self, signal: Signal) {
-        kill(Pid::from_raw(self.child.id().cast_signed()), signal).unwrap();
-    }
-}
-
-impl Drop for Plenty {
-    fn drop(&mut self) {
-        drop(self.child.kill());
-        drop(self.child.wait());
+        kill(Pid::from_raw(self.child.0.id().cast_signed()), signal).unwrap();
     }
 }
 
@@ -197,10 +195,12 @@ fn the_guardian_is_killed_again_and_again() {
     for _ in 0..20 {
         program.more(50);
         wait_for("guardian and supervisor are there", || processes(&socket).len() == 2);
-        kill(pid_of(GUARDIAN, &socket).unwrap(), Signal::SIGKILL).unwrap();
+        let guardian = pid_of(GUARDIAN, &socket);
+        kill(guardian.unwrap(), Signal::SIGKILL).unwrap();
         // The supervisor has become guardian and has a supervisor of its own.
         wait_for("there are two again", || {
-            pid_of(GUARDIAN, &socket).is_some() && pid_of(SUPERVISOR, &socket).is_some()
+            let now = pid_of(GUARDIAN, &socket);
+            now.is_some() && now != guardian && pid_of(SUPERVISOR, &socket).is_some()
         });
         wait_for("leases are handed out again", || program.more(10) > 0);
     }
@@ -233,7 +233,7 @@ fn the_daemon_is_killed_and_comes_back() {
     let mut program = Connecting::start(Run::new(&socket, Connecting::command(&origin)));
     wait_for("leases are handed out", || program.more(100) > 0);
     daemon.signal(Signal::SIGKILL);
-    daemon.child.wait().unwrap();
+    daemon.child.0.wait().unwrap();
     wait_for("connections go on without leases", || program.more(100) == 0);
     program.more(200);
     std::fs::remove_file(&socket).unwrap();
