@@ -79,7 +79,12 @@ async fn daemon(arguments: RunArguments, config: Config) -> anyhow::Result<()> {
     };
     let mut programs = Programs::load(object, &settings).map_err(explain)?;
     let (source, known, counters) = (programs.source()?, programs.known()?, programs.counters()?);
-    let log = tokio::spawn(programs.log()?.run());
+    let log = match programs.log() {
+        Ok(pump) => Some(tokio::spawn(pump.run())),
+        // Programs that have nothing to say have no map for it.
+        Err(KernelError::NoMap(_)) => None,
+        Err(error) => return Err(explain(error)),
+    };
     for interface in &config.capture.interfaces {
         let attachment = programs.attach(interface).map_err(explain)?;
         let view = control::AttachmentView::from(&attachment);
@@ -178,9 +183,8 @@ async fn daemon(arguments: RunArguments, config: Config) -> anyhow::Result<()> {
     notify(&[sd_notify::NotifyState::Stopping]);
     control.abort();
     watchdog.abort();
-    log.abort();
-    if let Some(metrics) = metrics {
-        metrics.abort();
+    for task in [log.map(|log| log.abort_handle()), metrics.map(|metrics| metrics.abort_handle())].into_iter().flatten() {
+        task.abort();
     }
     drop(std::fs::remove_file(&config.control.socket));
     stop.send_replace(true);
