@@ -10,6 +10,7 @@ pub mod daemon;
 pub mod interrupt;
 pub mod lab;
 pub mod link;
+pub mod needs;
 pub mod netns;
 pub mod packages;
 pub mod question;

@@ -10,10 +10,18 @@ use hickory_proto::{
 /// # Panics
 /// When `name` is none.
 pub fn bytes(name: &str) -> Vec<u8> {
+    of_type(name, RecordType::A)
+}
+
+/// A question for the records of a type of `name`, with recursion desired.
+///
+/// # Panics
+/// When `name` is none.
+pub fn of_type(name: &str, record_type: RecordType) -> Vec<u8> {
     let name = Name::from_ascii(name).expect("a test's name is a name");
     let mut message = Message::new(7, MessageType::Query, OpCode::Query);
     message.metadata.recursion_desired = true;
-    message.add_query(Query::query(name, RecordType::A));
+    message.add_query(Query::query(name, record_type));
     message.to_vec().expect("a question can be written")
 }
 

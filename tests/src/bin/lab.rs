@@ -31,12 +31,18 @@ struct Arguments {
     /// Everything over IPv6
     #[arg(long)]
     ipv6: bool,
-    /// Measured visits of four requests in each half, instead of some twenty (250 make 1,000 requests)
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
-    visits: Option<u64>,
+    /// Visits measured through prewarm, of four requests each, instead of 24 (250 make 1,000 requests)
+    #[arg(long, value_name = "N", value_parser = at_least_one)]
+    visits: Option<usize>,
+    /// Visits prewarm learns from before, instead of 24
+    #[arg(long, value_name = "N")]
+    learn: Option<usize>,
     /// Detach prewarm from what arrives; the scenario gateway then has to fail
     #[arg(long)]
     no_ingress: bool,
+    /// Leaves the configurations and logs of all programs in the temporary folder, and says where
+    #[arg(long)]
+    keep: bool,
     /// One JSON object on standard output
     #[arg(long)]
     json: bool,
@@ -101,9 +107,11 @@ fn run(arguments: &Arguments, progress: Progress) -> Result<ExitCode> {
     interrupt::watch()?;
     let options = Options {
         round_trip: Duration::from_millis(arguments.rtt),
-        visits: arguments.visits.map(usize::try_from).transpose()?,
+        visits: arguments.visits,
+        learn: arguments.learn,
         family: if arguments.ipv6 { Family::V6 } else { Family::V4 },
         ingress: !arguments.no_ingress,
+        keep: arguments.keep,
         binary: daemon::binary(),
     };
     let mut report = Report::new("lab");
@@ -123,6 +131,10 @@ fn run(arguments: &Arguments, progress: Progress) -> Result<ExitCode> {
         progress.say(&verdict.to_string());
     }
     Ok(if verdicts.iter().all(|verdict| verdict.kept) { ExitCode::SUCCESS } else { ExitCode::from(1) })
+}
+
+fn at_least_one(text: &str) -> Result<usize, String> {
+    text.parse().ok().filter(|number| *number > 0).ok_or_else(|| "a number above zero".to_owned())
 }
 
 /// A reader that has seen enough is no error.

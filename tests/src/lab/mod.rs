@@ -42,10 +42,14 @@ pub struct Options {
     pub round_trip: Duration,
     /// Measured visits, instead of the scenario's own number.
     pub visits: Option<usize>,
+    /// Visits to learn from, instead of the scenario's own number.
+    pub learn: Option<usize>,
     /// The address family of everything.
     pub family: Family,
     /// Whether prewarm sees what arrives; without it the scenario `gateway` has to fail.
     pub ingress: bool,
+    /// Whether configurations and logs of all programs stay.
+    pub keep: bool,
     /// The binary under test.
     pub binary: Option<PathBuf>,
 }
@@ -58,7 +62,10 @@ pub fn play(place: Place, options: &Options, progress: Progress) -> Result<Vec<R
     let scenario = Scenario::of(place)?;
     let label = case_label(place, options);
     progress.say(&format!("{label}: building the world"));
-    let world = World::build(&scenario, options.round_trip, options.family)?;
+    let world = World::build(&scenario, options.round_trip, options.family, options.keep)?;
+    if options.keep {
+        progress.say(&format!("{label}: logs stay in {}", world.directory().display()));
+    }
     let round_trip = world.measure_round_trip()?;
     progress.say(&format!("{label}: measured round trip {:.2} ms", round_trip.as_secs_f64() * 1e3));
     if !world.is_punctual() {
@@ -103,7 +110,8 @@ impl Lab<'_> {
     fn cold(&mut self, player: &mut Player<'_>) -> Result<Half> {
         self.world.resolver.flush()?;
         let (_proxy, visitor) = self.visitor(Vec::new())?;
-        let visits = self.options.visits.unwrap_or(self.scenario.cold_visits);
+        // What cold costs needs no thousand requests to be known.
+        let visits = self.scenario.cold_visits.min(self.options.visits.unwrap_or(usize::MAX));
         self.phase("cold", player, &visitor, visits)
     }
 
@@ -120,7 +128,7 @@ impl Lab<'_> {
         };
         let mut daemon = Daemon::start(namespace, binary, &options, self.world.directory())?;
         let (proxy, visitor) = self.visitor(daemon.wrapper())?;
-        self.phase("learning", player, &visitor, self.scenario.learn_visits)?;
+        self.phase("learning", player, &visitor, self.options.learn.unwrap_or(self.scenario.learn_visits))?;
 
         let before = daemon.stats()?;
         let names_before = self.world.resolver.counts()?;
@@ -133,6 +141,7 @@ impl Lab<'_> {
         // Leases that still wait are closed when their owner ends, and then the origin has seen all of them.
         drop(proxy);
         drop(daemon);
+        self.world.wait_until_quiet()?;
         let unused_after = self.unused()?;
         half.unused = std::array::from_fn(|scheme| unused_after[scheme] - unused_before[scheme]);
 
@@ -190,7 +199,7 @@ impl Lab<'_> {
     fn configuration(&self) -> String {
         let [v4, v6] = world::SITE_NETWORKS;
         let mut text = format!(
-            "[policy]\nallow_networks = [\"{v4}\", \"{v6}\"]\n\n[resolve]\nservers = [\"{}\"]\n\n\
+            "[policy.guard]\nallow_networks = [\"{v4}\", \"{v6}\"]\n\n[resolve]\nservers = [\"{}\"]\n\n\
              [tls]\nca_file = \"{}\"\n",
             std::net::SocketAddr::new(self.world.gateway_address(), 53),
             self.world.certificates.authority.display(),

@@ -1,9 +1,9 @@
 //! Playing visits: which page is next, and what its fetches took.
 //!
 //! Pages come in no order that could be learnt: each time one is drawn from those whose names have certainly expired
-//! everywhere, so cold is honest and a page never announces the next page.
+//! everywhere, so cold is honest and a page never announces the next page. Of those, pages that were visited least come
+//! first, so that every page is learnt.
 
-use std::collections::HashMap;
 use std::thread;
 use std::time::Duration;
 
@@ -31,14 +31,21 @@ pub(super) struct Sample {
 pub(super) struct Player<'a> {
     scenario: &'a Scenario,
     chance: Chance,
-    /// When the names of a page were last in use.
-    last_used: HashMap<usize, Duration>,
+    visited: Vec<Visited>,
+}
+
+/// What became of a page so far.
+#[derive(Clone, Copy, Debug, Default)]
+struct Visited {
+    times: u32,
+    /// When its names have expired everywhere.
+    free_at: Duration,
 }
 
 impl<'a> Player<'a> {
     /// A player whose order depends on the seed alone, as far as expiry allows.
     pub(super) fn new(scenario: &'a Scenario, seed: u64) -> Self {
-        Self { scenario, chance: Chance(seed), last_used: HashMap::new() }
+        Self { scenario, chance: Chance(seed), visited: vec![Visited::default(); scenario.pages.len()] }
     }
 
     /// Plays this many visits, one after the other. `before` hears of each.
@@ -56,7 +63,8 @@ impl<'a> Player<'a> {
             before(visit);
             let page = self.next_page()?;
             samples.extend(self.visit(visitor, &self.scenario.pages[page])?);
-            self.last_used.insert(page, clock::now());
+            let visited = &mut self.visited[page];
+            *visited = Visited { times: visited.times + 1, free_at: clock::now() + self.scenario.expired_after() };
             interrupt::check()?;
         }
         Ok(samples)
@@ -84,16 +92,15 @@ impl<'a> Player<'a> {
 
     /// Draws among the pages whose names have expired, waiting for the first to do so if none has.
     fn next_page(&mut self) -> Result<usize> {
-        let free_at = |page: usize| {
-            self.last_used.get(&page).map_or(Duration::ZERO, |used| *used + self.scenario.expired_after())
-        };
-        let pages = 0..self.scenario.pages.len();
-        let first_free = pages.clone().map(free_at).min().context("no pages")?;
+        let first_free = self.visited.iter().map(|page| page.free_at).min().context("no pages")?;
         clock::sleep_until(first_free);
         let now = clock::now();
-        let free: Vec<_> = pages.filter(|page| free_at(*page) <= now).collect();
-        let drawn = self.chance.next() as usize % free.len();
-        Ok(free[drawn])
+        let free = || self.visited.iter().enumerate().filter(|(_, page)| page.free_at <= now);
+        let fewest = free().map(|(_, page)| page.times).min();
+        let candidates: Vec<_> =
+            free().filter(|(_, page)| Some(page.times) == fewest).map(|(number, _)| number).collect();
+        let drawn = usize::try_from(self.chance.next())? % candidates.len();
+        Ok(candidates[drawn])
     }
 }
 

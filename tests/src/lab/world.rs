@@ -4,6 +4,7 @@
 //! and, on the internet, the authority for the names and a web server in which each name has an address of its own.
 //! Only the family under test has records, so nothing can quietly succeed over the other.
 
+use std::fs;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
 use std::path::Path;
 use std::time::Duration;
@@ -13,7 +14,7 @@ use tempfile::TempDir;
 
 use crate::clock;
 use crate::link::DelayedLink;
-use crate::netns::{Addresses, Namespace, VethEnd, veth};
+use crate::netns::{Addresses, Namespace, VethEnd, owned_name, veth};
 use crate::scenario::Scenario;
 use crate::servers::{Authority, Certificates, FarCache, Record, Resolver, Web};
 
@@ -37,6 +38,9 @@ const AUTHORITY: u8 = 1;
 /// How many connections the link is measured with.
 const PROBES: usize = 7;
 
+/// How long closing may take over the longest link.
+const QUIET_WITHIN: Duration = Duration::from_secs(5);
+
 /// Everything the lab plays in. Fields drop in order: servers, link, namespaces, files.
 #[derive(Debug)]
 pub(super) struct World {
@@ -52,7 +56,7 @@ pub(super) struct World {
     pub client: Namespace,
     /// Where the resolver and the forward proxy live.
     pub gateway: Namespace,
-    _internet: Namespace,
+    internet: Namespace,
     family: Family,
     directory: TempDir,
 }
@@ -87,8 +91,11 @@ impl World {
     ///
     /// # Errors
     /// Without root, without the packages, or when a server doesn't start.
-    pub(super) fn build(scenario: &Scenario, round_trip: Duration, family: Family) -> Result<Self> {
-        let directory = TempDir::with_prefix(format!("prewarm-lab-{}-", std::process::id()))?;
+    pub(super) fn build(scenario: &Scenario, round_trip: Duration, family: Family, keep: bool) -> Result<Self> {
+        // What is kept has another name, by which the next run doesn't find and remove it.
+        let prefix = if keep { "prewarm-lab-".to_owned() } else { owned_name("lab-") };
+        let mut directory = TempDir::with_prefix(prefix)?;
+        directory.disable_cleanup(keep);
         let mut client = Namespace::create("client")?;
         let mut gateway = Namespace::create("gateway")?;
         let internet = Namespace::create("internet")?;
@@ -126,7 +133,7 @@ impl World {
             link,
             client,
             gateway,
-            _internet: internet,
+            internet,
             family,
             directory,
         })
@@ -147,6 +154,20 @@ impl World {
         self.link.is_real_time()
     }
 
+    /// Waits until no client has a connection to the web any more, so that its logs tell of all of them.
+    ///
+    /// # Errors
+    /// When some connection stays.
+    pub(super) fn wait_until_quiet(&self) -> Result<()> {
+        clock::wait_for("the web to have no connection", QUIET_WITHIN, || {
+            let open = self.internet.enter(|| {
+                let tables = ["/proc/thread-self/net/tcp", "/proc/thread-self/net/tcp6"].map(fs::read_to_string);
+                Ok(tables.into_iter().flatten().map(|table| open_connections(&table)).sum::<usize>())
+            })?;
+            Ok((open == 0).then_some(()))
+        })
+    }
+
     /// The round trip as TCP sees it: the median of some handshakes over the link.
     ///
     /// # Errors
@@ -165,6 +186,14 @@ impl World {
         handshakes.sort_unstable();
         Ok(handshakes[PROBES / 2])
     }
+}
+
+/// Entries of a kernel table of TCP sockets that neither listen nor only wait for stray segments.
+fn open_connections(table: &str) -> usize {
+    const TIME_WAIT: &str = "06";
+    const LISTEN: &str = "0A";
+    let states = table.lines().skip(1).filter_map(|line| line.split_whitespace().nth(3));
+    states.filter(|state| ![TIME_WAIT, LISTEN].contains(state)).count()
 }
 
 /// Addresses of the long link, default routes, forwarding.

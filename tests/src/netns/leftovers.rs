@@ -1,13 +1,14 @@
-//! Removing namespaces: our own at the end, and those of runs that were killed before they could.
+//! Removing: a namespace at its end, and what runs left behind that were killed before they could.
 
 use std::fs;
+use std::io::ErrorKind;
 use std::os::unix::fs::MetadataExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use nix::unistd::{Pid, geteuid};
 
 use super::{NAMES, PREFIX, ip};
 use crate::clock;
@@ -15,23 +16,33 @@ use crate::clock;
 /// How long processes of a namespace may take to be gone after SIGKILL.
 const GONE_WITHIN: Duration = Duration::from_secs(3);
 
-/// Removes every namespace of ours whose owner is dead, with the processes still inside.
+/// Removes every namespace of ours whose owner is dead, with the processes still inside, and its temporary files.
 ///
 /// # Errors
 /// When `/run/netns` is there and can't be read.
 pub fn sweep() -> Result<()> {
-    let names = match fs::read_dir(NAMES) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
-        other => other.with_context(|| format!("read {NAMES}"))?,
-    };
-    for entry in names {
-        let entry = entry?;
-        let name = entry.file_name();
-        if owner(&name.to_string_lossy()).is_some_and(|pid| !Path::new(&format!("/proc/{pid}")).exists()) {
-            remove(&entry.path());
+    for path in orphans(Path::new(NAMES))? {
+        remove(&path);
+    }
+    for path in orphans(&std::env::temp_dir())? {
+        // Anybody can write there: what another user named like ours is not touched, links are not followed.
+        let Ok(file) = fs::symlink_metadata(&path) else { continue };
+        if file.uid() == geteuid().as_raw() {
+            let _removed = if file.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
         }
     }
     Ok(())
+}
+
+/// What carries our name in a folder while the process in that name is dead.
+fn orphans(folder: &Path) -> Result<Vec<PathBuf>> {
+    let entries = match fs::read_dir(folder) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+        other => other.with_context(|| format!("read {}", folder.display()))?,
+    };
+    let dead = |name: &str| owner(name).is_some_and(|pid| !Path::new(&format!("/proc/{pid}")).exists());
+    let orphans = entries.flatten().filter(|entry| dead(&entry.file_name().to_string_lossy()));
+    Ok(orphans.map(|entry| entry.path()).collect())
 }
 
 /// Ends what runs in the namespace and removes its name. Called from drops, so what can't be done is left to the next

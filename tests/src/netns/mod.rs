@@ -38,6 +38,12 @@ const NAMES: &str = "/run/netns";
 /// What all our names start with; the PID of the owner follows.
 const PREFIX: &str = "pw-";
 
+/// A name for something on the host (a namespace, a temporary file or folder) by which [`sweep`] finds it when this
+/// process is killed.
+pub fn owned_name(what: &str) -> String {
+    format!("{PREFIX}{}-{what}", std::process::id())
+}
+
 /// A network namespace that is removed, with everything in it, when this is dropped.
 #[derive(Debug)]
 pub struct Namespace {
@@ -54,7 +60,7 @@ impl Namespace {
     pub fn create(role: &str) -> Result<Self> {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         sweep()?;
-        let name = format!("{PREFIX}{}-{}-{role}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+        let name = owned_name(&format!("{}-{role}", NEXT.fetch_add(1, Ordering::Relaxed)));
         ip(&["netns", "add", &name])?;
         let file = File::open(Path::new(NAMES).join(&name)).with_context(|| format!("open namespace {name}"))?;
         let namespace = Self { name, file, resolver: None };

@@ -13,8 +13,11 @@ use std::net::{IpAddr, SocketAddr, TcpStream, UdpSocket};
 use std::time::Duration;
 
 use anyhow::ensure;
+use hickory_proto::op::Message;
+use hickory_proto::rr::RecordType;
 
 use crate::netns::Namespace;
+use crate::question;
 
 pub use authority::{Authority, Record};
 pub use certificates::Certificates;
@@ -31,47 +34,22 @@ fn accepts(namespace: &Namespace, server: SocketAddr) -> Option<()> {
 }
 
 /// Whether a DNS server answers this name with at least one record, seen from inside the namespace.
-fn resolves(namespace: &Namespace, server: IpAddr, name: &str, record_type: u16) -> Option<()> {
+fn resolves(namespace: &Namespace, server: IpAddr, name: &str, record_type: RecordType) -> Option<()> {
     let asked = namespace.enter(|| {
         let local: SocketAddr = if server.is_ipv4() { "0.0.0.0:0".parse()? } else { "[::]:0".parse()? };
         let socket = UdpSocket::bind(local)?;
         socket.set_read_timeout(Some(LOOK))?;
-        socket.send_to(&question(name, record_type), (server, 53))?;
-        let mut answer = [0; 512];
+        socket.send_to(&question::of_type(name, record_type), (server, 53))?;
+        let mut answer = [0; 1232];
         let length = socket.recv(&mut answer)?;
-        ensure!(length >= 12, "short answer");
-        let (response_code, answers) = (answer[3] & 0xf, u16::from_be_bytes([answer[6], answer[7]]));
-        ensure!(response_code == 0 && answers > 0, "no answer yet");
+        let answer = Message::from_vec(&answer[..length])?;
+        ensure!(!answer.answers.is_empty(), "no answer yet");
         Ok(())
     });
     asked.ok()
 }
 
-/// A question in wire format, recursion desired, no EDNS.
-fn question(name: &str, record_type: u16) -> Vec<u8> {
-    let mut message = vec![0x70, 0x77, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0];
-    for label in name.split('.').filter(|label| !label.is_empty()) {
-        message.push(u8::try_from(label.len()).unwrap_or(63));
-        message.extend(label.bytes());
-    }
-    message.push(0);
-    message.extend(record_type.to_be_bytes());
-    message.extend([0, 1]);
-    message
-}
-
 /// The type of the address records of a family.
-fn address_type(address: IpAddr) -> u16 {
-    if address.is_ipv4() { 1 } else { 28 }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::question;
-
-    #[test]
-    fn a_question_ends_with_type_and_class() {
-        let message = question("a.example", 28);
-        assert_eq!(&message[12..], b"\x01a\x07example\x00\x00\x1c\x00\x01");
-    }
+fn address_type(address: IpAddr) -> RecordType {
+    if address.is_ipv4() { RecordType::A } else { RecordType::AAAA }
 }

@@ -49,7 +49,7 @@ impl Resolver {
             format!(
                 "server:\n  interface: {address}\n  interface: 127.0.0.1\n  access-control: 0.0.0.0/0 allow\n  \
                  access-control: ::/0 allow\n  do-daemonize: no\n  username: \"\"\n  chroot: \"\"\n  \
-                 directory: \"{folder}\"\n  pidfile: \"\"\n  use-syslog: no\n  logfile: \"\"\n  num-threads: 1\n  \
+                 directory: \"{folder}\"\n  pidfile: \"\"\n  use-syslog: no\n  logfile: \"\"\n  num-threads: 1\n  log-queries: yes\n  log-replies: yes\n  \
                  module-config: \"iterator\"\n  cache-min-ttl: 0\n  prefetch: no\n  serve-expired: no\n  \
                  qname-minimisation: no\n\
                  remote-control:\n  control-enable: yes\n  control-interface: \"{control}\"\n  control-use-cert: no\n\

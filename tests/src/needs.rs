@@ -1,0 +1,43 @@
+//! What a test stands on, and skipping with the reason where it is missing.
+
+use std::io::{Write as _, stderr};
+
+use crate::{daemon, packages};
+
+/// Something not every machine has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Need {
+    /// For namespaces and devices.
+    Root,
+    /// The programs of [`packages::PACKAGES`].
+    Packages,
+    /// The binary under test.
+    Binary,
+}
+
+/// What the namespaces, the servers and a lab without prewarm need.
+pub const WORLD: &[Need] = &[Need::Root, Need::Packages];
+
+/// What everything that involves the daemon needs.
+pub const DAEMON: &[Need] = &[Need::Root, Need::Packages, Need::Binary];
+
+/// Whether something is missing; says what, also when the test's output is captured.
+pub fn skip(needs: &[Need]) -> bool {
+    let Some(reason) = needs.iter().find_map(|need| need.obstacle()) else { return false };
+    // A closed standard error doesn't make the test possible.
+    let _written = writeln!(stderr(), "skipped: {reason}");
+    true
+}
+
+impl Need {
+    fn obstacle(self) -> Option<String> {
+        match self {
+            Self::Root => (!nix::unistd::geteuid().is_root()).then(|| "network namespaces need root".to_owned()),
+            Self::Packages => {
+                let missing = packages::missing();
+                (!missing.is_empty()).then(|| format!("packages are missing: {}", missing.join(" ")))
+            }
+            Self::Binary => daemon::binary().is_none().then(|| format!("{} is not set", daemon::BINARY_VARIABLE)),
+        }
+    }
+}
