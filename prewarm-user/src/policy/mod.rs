@@ -231,6 +231,10 @@ impl Policy {
             Verdict::Used { saved } => {
                 counters.used += 1;
                 counters.saved += *saved;
+                if key.kind == ActionKind::Lease {
+                    // What a lease saves is the round trip that its dial took.
+                    self.origins.measured(outcome.at, (key.resource, key.port), *saved);
+                }
             }
             Verdict::Wasted => {
                 counters.wasted += 1;
