@@ -1,4 +1,7 @@
 //! The test harness.
 
 pub mod bench;
+pub mod captures;
 pub mod frames;
+pub mod kernel;
+pub mod parse;
