@@ -5,3 +5,4 @@ pub mod captures;
 pub mod frames;
 pub mod kernel;
 pub mod parse;
+pub mod veth;
