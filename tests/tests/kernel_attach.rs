@@ -1,4 +1,5 @@
 //! Attaching and detaching, and traffic through both programs, in namespaces of their own.
+#![expect(clippy::print_stdout, reason = "tests say there what they skip")]
 
 use std::{
     net::IpAddr,

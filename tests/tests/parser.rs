@@ -1,4 +1,5 @@
 //! The parser against hostile packets, on the host and in the kernel: both must see the same, and never a part.
+#![expect(clippy::print_stdout, reason = "tests say there what they skip")]
 
 use prewarm_ebpf::{HashKey, abi::INGRESS, locate};
 use prewarm_tests::{

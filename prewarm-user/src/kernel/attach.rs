@@ -83,9 +83,11 @@ impl Attached {
         let Self { attachment, xdp, egress, own_clsact } = self;
         let detach = |program, result: Result<(), ProgramError>| match result {
             Err(_) if link::index(&attachment.interface).ok() != Some(attachment.index) => Ok(()),
-            other => {
-                other.map_err(|source| KernelError::Detach { program, interface: attachment.interface.clone(), source })
-            }
+            other => other.map_err(|source| KernelError::Detach {
+                program,
+                interface: attachment.interface.clone(),
+                source: Box::new(source),
+            }),
         };
         // Both are tried, whatever becomes of the first.
         let ingress = detach(INGRESS, xdp.detach());
@@ -98,7 +100,8 @@ impl Attached {
 }
 
 fn attach_xdp(bpf: &mut Ebpf, interface: &str, index: u32) -> Result<(XdpLink, XdpMode, Option<String>), KernelError> {
-    let error = |source| KernelError::Attach { program: INGRESS, interface: interface.to_owned(), source };
+    let error =
+        |source| KernelError::Attach { program: INGRESS, interface: interface.to_owned(), source: Box::new(source) };
     let program: &mut Xdp = bpf.program_mut(INGRESS).ok_or(KernelError::NoMap(INGRESS))?.try_into().map_err(error)?;
     let (id, mode, reason) = match program.attach_to_if_index(index, xdp::XdpMode::Driver) {
         Ok(id) => (id, XdpMode::Native, None),
@@ -113,7 +116,8 @@ fn attach_xdp(bpf: &mut Ebpf, interface: &str, index: u32) -> Result<(XdpLink, X
 type EgressAttached = (SchedClassifierLink, EgressHook, Option<String>, bool);
 
 fn attach_egress(bpf: &mut Ebpf, interface: &str, tcx: bool) -> Result<EgressAttached, KernelError> {
-    let error = |source| KernelError::Attach { program: EGRESS, interface: interface.to_owned(), source };
+    let error =
+        |source| KernelError::Attach { program: EGRESS, interface: interface.to_owned(), source: Box::new(source) };
     let program: &mut SchedClassifier =
         bpf.program_mut(EGRESS).ok_or(KernelError::NoMap(EGRESS))?.try_into().map_err(error)?;
     let why = if tcx {

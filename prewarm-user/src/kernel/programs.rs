@@ -185,7 +185,7 @@ pub(super) fn open(object: &[u8], settings: &Settings) -> Result<Ebpf, KernelErr
 
 /// Loads one program.
 pub(super) fn verify(bpf: &mut Ebpf, name: &'static str) -> Result<(), KernelError> {
-    let refused = |source| KernelError::Refused { program: name, source };
+    let refused = |source| KernelError::Refused { program: name, source: Box::new(source) };
     match bpf.program_mut(name) {
         Some(Program::Xdp(program)) => program.load().map_err(refused),
         Some(Program::SchedClassifier(program)) => program.load().map_err(refused),
