@@ -134,13 +134,8 @@ async fn daemon(arguments: RunArguments, config: Config) -> anyhow::Result<()> {
         connects_dropped: AtomicU64::new(0),
     });
 
-    let mut policy = config.policy.clone();
-    for request in &config.warm {
-        if let Some(origin) = request.origin() {
-            policy.warm.entry(origin.to_string()).or_default().push(request.path());
-        }
-    }
-    let decider = Decider::new(&config.history, &config.predict, &policy, &own, clock.now());
+    let mut decider = Decider::new(&config.history, &config.predict, &config.policy, &own, clock.now());
+    decider.set_warm(config.warm_targets());
     let core = Core {
         source,
         programs,
@@ -183,7 +178,8 @@ async fn daemon(arguments: RunArguments, config: Config) -> anyhow::Result<()> {
     notify(&[sd_notify::NotifyState::Stopping]);
     control.abort();
     watchdog.abort();
-    for task in [log.map(|log| log.abort_handle()), metrics.map(|metrics| metrics.abort_handle())].into_iter().flatten() {
+    for task in [log.map(|log| log.abort_handle()), metrics.map(|metrics| metrics.abort_handle())].into_iter().flatten()
+    {
         task.abort();
     }
     drop(std::fs::remove_file(&config.control.socket));

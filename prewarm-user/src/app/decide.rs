@@ -11,7 +11,7 @@ use ipnet::IpNet;
 use crate::{
     config::{HistorySettings, PolicySettings, PredictSettings},
     history::{Access, History, Learned},
-    model::{Intent, Observation, Outcome, Prediction, ResourceId, Seen, Timestamp},
+    model::{Intent, Observation, Origin, Outcome, Prediction, ResourceId, Seen, Timestamp},
     policy::{Known, Policy, Refusal},
     predict::{ClientKey, Mixture, Predictor},
 };
@@ -173,6 +173,11 @@ impl Decider {
     /// What the client is expected to ask next, for `prewarm predictions` and `explain`.
     pub fn predict(&mut self, now: Timestamp, client: std::net::IpAddr, out: &mut Vec<Prediction>) {
         self.predictor.predict(now, ClientKey::from(client), out);
+    }
+
+    /// Takes the requests to send ahead.
+    pub fn set_warm(&mut self, requests: impl IntoIterator<Item = (Origin, String)>) {
+        self.policy.set_warm(requests);
     }
 
     /// Takes other settings of the policy from now on; what was learnt stays.

@@ -80,21 +80,11 @@ impl Policy {
     #[must_use]
     pub fn new(settings: &PolicySettings, own: &[IpNet], now: Timestamp) -> Self {
         let bucket = |rate: f64| Bucket::new(rate, rate.max(1.0), now);
-        let (mut warm_paths, mut warm_names) = (Vec::new(), HashMap::<Name, Vec<u16>>::new());
-        for (origin, paths) in &settings.warm {
-            // An origin that is none was told of when the settings were checked.
-            let Ok(origin) = origin.parse::<Origin>() else { continue };
-            for path in paths {
-                let Ok(number) = u16::try_from(warm_paths.len()) else { break };
-                warm_names.entry(origin.name.clone()).or_default().push(number);
-                warm_paths.push((origin.clone(), path.clone()));
-            }
-        }
         Self {
             guard: Guard::new(&settings.guard, own),
             limits: Limits::new(settings),
-            warm_paths,
-            warm_names,
+            warm_paths: Vec::new(),
+            warm_names: HashMap::new(),
             queue: Queue::new(settings.queue as usize),
             open: Open::default(),
             origins: Origins::new(settings.origins as usize),
@@ -112,13 +102,23 @@ impl Policy {
         }
     }
 
+    /// Takes the requests to send ahead, each when its origin's name is expected: at most 65,536, the rest are left out.
+    pub fn set_warm(&mut self, requests: impl IntoIterator<Item = (Origin, String)>) {
+        self.warm_paths.clear();
+        self.warm_names.clear();
+        for (origin, path) in requests {
+            let Ok(number) = u16::try_from(self.warm_paths.len()) else { break };
+            self.warm_names.entry(origin.name.clone()).or_default().push(number);
+            self.warm_paths.push((origin, path));
+        }
+    }
+
     /// Takes other settings from now on. What waits and what is under way stays, and so do the measured round trips and
     /// the breakers.
     pub fn set(&mut self, now: Timestamp, settings: &PolicySettings, own: &[IpNet]) {
         let fresh = Self::new(settings, own, now);
         self.guard = fresh.guard;
         self.limits = fresh.limits;
-        (self.warm_paths, self.warm_names) = (fresh.warm_paths, fresh.warm_names);
         self.prices.iter_mut().for_each(|price| price.set_budget(settings.waste_budget));
         self.rates = fresh.rates;
         self.settings = fresh.settings;
