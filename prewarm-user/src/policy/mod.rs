@@ -165,6 +165,11 @@ impl Policy {
                     self.origins.touch(now, origin).breaker.started();
                 }
                 self.counters.kind_mut(kind).started += 1;
+                // One of the same kind whose time ended just now and that no tick has found yet.
+                if let Some(ended) = self.open.by_key(key).map(|entry| entry.id) {
+                    let (resource, verdict) = (key.resource, Verdict::Wasted);
+                    self.outcome(&Outcome { intent: ended, resource, kind, at: now, verdict });
+                }
                 self.open.insert(now, key, &intent);
                 intents.push(intent);
             }
@@ -291,9 +296,11 @@ impl Policy {
         self.open.echo(now, resource)
     }
 
-    /// An answer for this resource was seen, so that the next question for it is somebody's.
-    pub fn answered(&mut self, resource: ResourceId) {
+    /// An answer for this resource was seen that may be kept until `fresh_until`: the next question for it is
+    /// somebody's, and a look-up that gave it is of no use beyond it.
+    pub fn answered(&mut self, resource: ResourceId, fresh_until: Timestamp) {
         self.open.answered(resource);
+        self.open.shorten(Key { resource, kind: ActionKind::Resolve, port: 0, path: 0 }, fresh_until);
     }
 
     /// What waits and what is under way, best first.
