@@ -42,9 +42,9 @@ pub const WINDOW: &str = "WINDOW";
 pub const TICKS: &str = "TICKS";
 
 /// Entries of [`KNOWN`]; a power of two.
-pub const KNOWN_ENTRIES: u32 = 1 << 16;
+pub const KNOWN_ENTRIES: u32 = 1 << 15;
 /// Entries of [`RECENT`]; a power of two.
-pub const RECENT_ENTRIES: u32 = 1 << 14;
+pub const RECENT_ENTRIES: u32 = 1 << 13;
 /// Bytes of [`RING`]; a power of two.
 pub const RING_BYTES: u32 = 1 << 20;
 /// Addresses that an answer record holds; the rest are counted.

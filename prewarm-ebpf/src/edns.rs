@@ -50,3 +50,24 @@ pub fn edns<P: Packet>(packet: &P, at: usize, end: usize) -> Edns {
     }
     Edns { present: true, size: be16(record, 3), dnssec: be32(record, 5) & 0x8000 != 0, subnet }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn options_are_walked_to_the_subnet() {
+        let record = b"\0\0\x29\x04\xd0\0\0\x80\0\0\x11\0\x0a\0\x02ab\0\x08\0\x07\0\x01\x18\0\xc0\0\x02";
+        let whole = edns(&&record[..], 0, record.len());
+        assert_eq!(whole, Edns { present: true, size: 1232, dnssec: true, subnet: true });
+        // What doesn't lie in the message is not there.
+        assert_eq!(edns(&&record[..], 0, record.len() - 1), Edns::default());
+        for end in 0..record.len() {
+            assert_eq!(edns(&&record[..end], 0, end), Edns::default());
+        }
+        // An option that lies about its length hides what is behind it.
+        let mut lying = *record;
+        lying[14] = 200;
+        assert!(!edns(&&lying[..], 0, lying.len()).subnet);
+    }
+}

@@ -136,3 +136,84 @@ pub fn word<P: Packet>(packet: &P, at: usize) -> u64 {
         None => packet.rest(at),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::{KEY_WORDS, resource_id};
+
+    fn key() -> HashKey {
+        let mut state = 1_u64;
+        std::array::from_fn::<_, KEY_WORDS, _>(|_| {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            state
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn folding_is_that_of_the_standard_library(bytes in any::<[u8; 8]>()) {
+            let mut lower = bytes;
+            lower.make_ascii_lowercase();
+            prop_assert_eq!(fold(u64::from_le_bytes(bytes)).to_le_bytes(), lower);
+        }
+
+        #[test]
+        fn a_scan_ends_at_the_first_zero(bytes in prop::collection::vec(any::<u8>(), 0..300), at in 0_usize..40) {
+            let frame = &bytes[..];
+            let wanted = frame.get(at..).and_then(|rest| rest.iter().position(|&byte| byte == 0)).map(|zero| zero + 1);
+            match scan(&frame, at, &key()) {
+                Some(found) if at + found.length <= frame.len() => {
+                    prop_assert_eq!(Some(found.length), wanted);
+                    let lower = frame[at..at + found.length].to_ascii_lowercase();
+                    prop_assert_eq!(found.id, resource_id(&key(), &lower));
+                }
+                // Behind the end there are zeros; whoever calls sees that the name is not inside its message.
+                Some(_) => prop_assert_eq!(wanted, None),
+                None => prop_assert!(wanted.is_none_or(|length| length > MAX_NAME)),
+            }
+        }
+
+        #[test]
+        fn three_ways_to_an_id_agree(labels in prop::collection::vec(prop::collection::vec(any::<u8>(), 1..64), 0..5)) {
+            let mut wire = Vec::new();
+            for label in &labels {
+                wire.push(label.len() as u8);
+                wire.extend(label);
+            }
+            wire.push(0);
+            prop_assume!(wire.len() <= MAX_NAME);
+            let mut frame = vec![7; 54];
+            frame.extend(&wire);
+            frame.extend([0, 1, 0, 1]);
+            let frame = &frame[..];
+            let length = walk(&frame, 54, frame.len()).unwrap();
+            prop_assert_eq!(length, wire.len());
+            let id = resource_id(&key(), &wire.to_ascii_lowercase());
+            prop_assert_eq!(hash_walked(&frame, 54, length, &key()), id);
+            if let Some(scan) = scan(&frame, 54, &key()) {
+                prop_assert_eq!(scan.length == length, scan.id == id);
+            }
+        }
+    }
+
+    #[test]
+    fn every_break_of_a_name_has_its_reason() {
+        for (wire, reason) in [
+            (&b"\xc0\x0c"[..], Counter::NameCompressed),
+            (b"\x01a\xff\x00", Counter::NameCompressed),
+            (b"\x40", Counter::LabelType),
+            (b"\xbf", Counter::LabelType),
+            (b"\x05ab", Counter::NameOverrun),
+            (b"", Counter::NameOverrun),
+        ] {
+            assert_eq!(walk(&wire, 0, wire.len()), Err(reason), "{wire:02x?}");
+        }
+        let long = [&[63; 64][..], &[63; 64], &[63; 64], &[63; 64], b"\0"].concat();
+        assert_eq!(walk(&&long[..], 0, long.len()), Err(Counter::NameTooLong));
+        // The name is there, but its message ends before.
+        assert_eq!(walk(&&b"\x01a\0"[..], 0, 2), Err(Counter::NameOverrun));
+    }
+}

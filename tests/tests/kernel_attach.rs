@@ -236,6 +236,35 @@ fn several_interfaces_come_and_go() {
 }
 
 #[test]
+fn what_the_ring_could_not_take_is_counted() {
+    if skipped() {
+        return;
+    }
+    veth::inside(|| {
+        veth::pair("near", "far")?;
+        let settings = Settings { ring_bytes: 4096, ..Settings::new(key()) };
+        let mut programs = Programs::load(object().unwrap(), &settings)?;
+        programs.attach("near")?;
+        let (mut ring, counters) = (programs.ring()?, programs.counters()?);
+        let far = veth::Sender::new("far")?;
+        for number in 0..50 {
+            far.send(&frames::question(&ask(&format!("host{number}.example.org"))))?;
+        }
+        let mut taken = 0;
+        ring.drain(usize::MAX, |_| taken += 1);
+        let counts = counters.ingress()?;
+        assert_eq!((counts.questions, counts.events), (50, taken));
+        assert_eq!(counts.events + counts.ring_lost, 50);
+        assert!(counts.ring_lost > 30);
+        // What was lost is not taken for told: the same question goes out now.
+        far.send(&frames::question(&ask("host49.example.org")))?;
+        assert_eq!(ring.drain(usize::MAX, |_| ()), 1);
+        Ok(())
+    })
+    .unwrap();
+}
+
+#[test]
 fn clsact_stands_in_for_tcx() {
     if skipped() {
         return;

@@ -6,6 +6,7 @@ use aya_ebpf::{
     bindings::{BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP},
     helpers::{bpf_ktime_get_ns, bpf_ringbuf_discard, bpf_ringbuf_reserve, bpf_ringbuf_submit},
 };
+use aya_log_ebpf::warn;
 use prewarm_ebpf::{
     Addresses, Counter, Header, Packet, Question,
     abi::{
@@ -17,8 +18,8 @@ use prewarm_ebpf::{
 };
 
 use crate::{
-    maps::{KNOWN, RING, SLEEPING},
-    sense::{Hook, Message, Passage},
+    maps::{KNOWN, RING, SLEEPING, TICKS},
+    sense::{Hook, Message, Passage, jiffies},
 };
 
 const NOERROR: u8 = 0;
@@ -34,6 +35,7 @@ impl<T> Place<T> {
         let place = unsafe { bpf_ringbuf_reserve((&raw const RING).cast_mut().cast(), size_of::<T>() as u64, 0) };
         if place.is_null() {
             passage.counters.one(Counter::RingLost);
+            tell_of_loss(passage);
             return None;
         }
         Some(Self(place.cast()))
@@ -52,6 +54,24 @@ impl<T> Place<T> {
         // SAFETY: the place was reserved and not given back.
         unsafe { bpf_ringbuf_discard(self.0.cast(), u64::from(BPF_RB_NO_WAKEUP)) };
     }
+}
+
+/// When a loss was last written to the log, in jiffies.
+#[unsafe(no_mangle)]
+static mut LAST_TOLD: u64 = 0;
+
+/// Writes that the ring is full to the log, once a second.
+#[inline(always)]
+fn tell_of_loss(passage: &Passage) {
+    let now = jiffies();
+    // SAFETY: a word that any processor may write; at worst two of them write to the log.
+    let last = unsafe { (&raw const LAST_TOLD).read_volatile() };
+    if now.wrapping_sub(last) < TICKS.load() {
+        return;
+    }
+    // SAFETY: as above.
+    unsafe { (&raw mut LAST_TOLD).write_volatile(now) };
+    warn!(&passage.interface, "the ring is full: records of interface {} are lost", passage.interface);
 }
 
 /// Wakes the reader if it said that it sleeps. After the submit, which is a full barrier: either this sees the flag,

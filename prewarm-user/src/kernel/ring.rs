@@ -184,8 +184,8 @@ impl EventSource for RingSource {
             if count == 0 {
                 self.sleep().await?;
             }
+            // What was found resets `empty`; a look for safety's sake alone does not start the ticking again.
             self.say(false)?;
-            self.empty = 0;
             if count > 0 {
                 return Ok(count);
             }

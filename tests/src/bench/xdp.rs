@@ -22,8 +22,8 @@ const ROUNDS: usize = 9;
 /// Repeats of a run that leaves no records.
 const REPEATS: u32 = 200_000;
 /// Repeats of a run whose records must fit into the ring.
-const BATCH: u32 = 1_000;
-const BATCHES: u32 = 60;
+const BATCH: u32 = 2_000;
+const BATCHES: u32 = 30;
 
 /// Runs the bench.
 ///
