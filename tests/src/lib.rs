@@ -16,6 +16,7 @@ pub mod packages;
 pub mod question;
 pub mod report;
 pub mod scenario;
+pub mod schedule;
 pub mod servers;
 pub mod service;
 pub mod visit;
