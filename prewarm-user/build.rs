@@ -1,16 +1,20 @@
-//! Puts the kernel programs into the binary when `PREWARM_BPF_OBJECT` names their object file (`cargo xtask build`
-//! sets it); without it everything else still builds.
+//! Embeds the kernel programs when `cargo xtask build` has built them.
+//!
+//! Comes in: `PREWARM_BPF_OBJECT`, the path of the object. Goes out: a copy in `OUT_DIR` and `cfg(bpf_object)`. Without
+//! the variable the crate builds all the same, and `prewarm_user::kernel::object()` is `None`.
 
-use std::{env, fs, path::PathBuf};
+use std::{env, error::Error, fs, path::PathBuf};
 
-fn main() -> Result<(), Box<dyn std::error::Error>> {
+#[expect(clippy::print_stdout, reason = "cargo reads a build script's directives there")]
+fn main() -> Result<(), Box<dyn Error>> {
+    println!("cargo::rustc-check-cfg=cfg(bpf_object)");
+    println!("cargo::rerun-if-changed=build.rs");
     println!("cargo::rerun-if-env-changed=PREWARM_BPF_OBJECT");
-    println!("cargo::rustc-check-cfg=cfg(prewarm_programs)");
-    let Some(object) = env::var_os("PREWARM_BPF_OBJECT").filter(|object| !object.is_empty()) else { return Ok(()) };
+    let Some(object) = env::var_os("PREWARM_BPF_OBJECT").filter(|path| !path.is_empty()) else { return Ok(()) };
     let object = PathBuf::from(object);
     println!("cargo::rerun-if-changed={}", object.display());
-    let target = PathBuf::from(env::var_os("OUT_DIR").ok_or("cargo sets OUT_DIR")?).join("prewarm.bpf.o");
-    fs::copy(&object, &target).map_err(|error| format!("{}: {error}", object.display()))?;
-    println!("cargo::rustc-cfg=prewarm_programs");
+    let copy = PathBuf::from(env::var_os("OUT_DIR").ok_or("OUT_DIR is not set")?).join("prewarm.bpf.o");
+    fs::copy(&object, &copy).map_err(|error| format!("PREWARM_BPF_OBJECT={}: {error}", object.display()))?;
+    println!("cargo::rustc-cfg=bpf_object");
     Ok(())
 }

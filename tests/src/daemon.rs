@@ -59,8 +59,20 @@ pub struct Stats {
     pub names: Names,
     /// Bytes of the tables that learn.
     pub memory_bytes: u64,
+    /// Microseconds from the packet in the kernel to the decision.
+    pub ring_to_intent_us: Quantiles,
     /// What was left alone or lost, by reason.
     pub drops: std::collections::BTreeMap<String, u64>,
+}
+
+/// Quantiles of a duration.
+#[derive(Clone, Copy, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct Quantiles {
+    /// Half were at most this.
+    pub p50: f64,
+    /// All but one in a hundred were at most this.
+    pub p99: f64,
 }
 
 /// What is known of names.

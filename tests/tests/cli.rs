@@ -1,5 +1,7 @@
 //! The command line as a user meets it: exit codes, messages, streams.
 
+#![expect(clippy::print_stderr, reason = "a test that is skipped says why")]
+
 use std::{
     path::{Path, PathBuf},
     process::{Command, Output},

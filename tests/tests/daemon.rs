@@ -3,6 +3,8 @@
 //! A client and a host share a veth pair; the daemon runs on the host's end. The questions are real datagrams that no
 //! server answers, so nothing but the kernel side can have seen them.
 
+#![expect(clippy::print_stderr, reason = "a test that is skipped says why")]
+
 use std::{
     fs,
     io::ErrorKind,

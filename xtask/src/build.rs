@@ -122,7 +122,14 @@ fn programs(toolchain: &BpfToolchain) -> anyhow::Result<PathBuf> {
     // `-Z` on a released compiler; a nightly does not mind.
     cargo.env("RUSTC_BOOTSTRAP", "1");
     let arch = std::env::consts::ARCH;
-    let flags = [&format!("--cfg=bpf_target_arch=\"{arch}\""), "-Cdebuginfo=2", "-Clink-arg=--btf"].join("\x1f");
+    let flags = [
+        &*format!("--cfg=bpf_target_arch=\"{arch}\""),
+        "-Cdebuginfo=2",
+        "-Clink-arg=--btf",
+        // Packets are not aligned; without this every number in them is loaded byte by byte.
+        "-Clink-arg=--cpu-features=+allows-misaligned-mem-access",
+    ]
+    .join("\x1f");
     cargo.env("CARGO_ENCODED_RUSTFLAGS", flags);
     let mut path = toolchain.linker_folder.clone().into_os_string();
     path.push(":");

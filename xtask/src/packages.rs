@@ -12,7 +12,7 @@ use crate::shell;
 mod harness;
 
 /// A C compiler and the tools that tests drive beside the harness' own.
-const TOOLS: &[&str] = &["bind9-dnsutils", "gcc", "libc6-dev", "procps", "python3"];
+const TOOLS: &[&str] = &["bind9-dnsutils", "gcc", "golang-go", "libc6-dev", "procps", "python3", "util-linux"];
 
 /// Everything that tests, benches and the lab run.
 pub(crate) fn of_the_tests() -> Vec<&'static str> {

@@ -218,7 +218,7 @@ fn head(passage: &Passage, message: &Message, header: &Header, question: &Questi
 
 #[inline(always)]
 fn is_known(id: u64) -> bool {
-    KNOWN.get(id as u32 & (KNOWN_ENTRIES - 1)).is_some_and(|&known| known == id)
+    KNOWN.get(id as u32 & (KNOWN_ENTRIES - 1)).is_some_and(|&known| known == id && id != 0)
 }
 
 /// The name in lower case, in whole words; what stands behind it in the last word means nothing.

@@ -19,7 +19,7 @@ use crate::{
     config::Config,
     control::{AttachmentView, NameView, PredictionView},
     history::Learned,
-    kernel::{EventSource, Hooks, KernelCounters, KernelError},
+    kernel::{Counters, Counts, EventSource, KernelError, Known, Programs, RingSource},
     model::{Action, ActionKind, Intent, Observation, Outcome, Timestamp, Verdict},
     policy,
     telemetry::{Clock, Latency},
@@ -48,19 +48,21 @@ pub(super) enum Question {
 /// The numbers that only this task has.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Numbers {
-    pub(super) kernel: KernelCounters,
+    pub(super) ingress: Counts,
+    pub(super) egress: Counts,
     pub(super) attachments: Vec<AttachmentView>,
     pub(super) policy: policy::Counters,
     pub(super) known: u64,
     pub(super) pending: u64,
     pub(super) bytes: u64,
     pub(super) overflow: u64,
+    pub(super) garbled: u64,
     pub(super) decider: super::DeciderCounters,
 }
 
 /// Why the task woke.
 enum Wake {
-    Ring(Result<(), KernelError>),
+    Ring(Result<usize, KernelError>),
     Outcome(Outcome),
     Observation(Observation),
     Question(Question),
@@ -69,9 +71,11 @@ enum Wake {
 }
 
 /// What the task is made of.
-pub(super) struct Core<S> {
-    pub(super) source: S,
-    pub(super) hooks: Hooks,
+pub(super) struct Core {
+    pub(super) source: RingSource,
+    pub(super) programs: Programs,
+    pub(super) known: Known,
+    pub(super) counters: Counters,
     pub(super) decider: Decider,
     pub(super) clock: Clock,
     pub(super) intents: mpsc::Sender<Intent>,
@@ -85,7 +89,7 @@ pub(super) struct Core<S> {
     pub(super) stop: watch::Receiver<bool>,
 }
 
-impl<S: EventSource> Core<S> {
+impl Core {
     /// Runs until it is stopped or the ring is gone, then detaches everything.
     pub(super) async fn run(mut self) -> anyhow::Result<()> {
         let mut batch = Vec::with_capacity(1024);
@@ -98,7 +102,7 @@ impl<S: EventSource> Core<S> {
             let due = self.decider.next_tick(now).map_or(ageing, |due| due.min(ageing)).max(now);
             // Only the source and the receivers are borrowed while it waits.
             let wake = tokio::select! {
-                read = self.source.read(&mut batch) => Wake::Ring(read),
+                read = self.source.fill(&mut batch) => Wake::Ring(read),
                 Some(outcome) = self.outcomes.recv() => Wake::Outcome(outcome),
                 Some(observation) = self.observations.recv() => Wake::Observation(observation),
                 Some(question) = self.questions.recv() => Wake::Question(question),
@@ -106,7 +110,8 @@ impl<S: EventSource> Core<S> {
                 _ = self.stop.wait_for(|stop| *stop) => Wake::Stop,
             };
             match wake {
-                Wake::Ring(Ok(())) => self.take_in(&mut batch, &mut decisions),
+                Wake::Ring(Ok(0)) => break Err(anyhow::anyhow!("the ring has ended")),
+                Wake::Ring(Ok(_)) => self.take_in(&mut batch, &mut decisions),
                 Wake::Ring(Err(error)) => break Err(anyhow::Error::new(error).context("the ring")),
                 Wake::Outcome(outcome) => self.settle(&outcome),
                 Wake::Observation(observation) => {
@@ -122,8 +127,7 @@ impl<S: EventSource> Core<S> {
             }
             self.hand_on(&mut decisions, &mut overflow);
         };
-        self.hooks.detach_all();
-        result
+        self.programs.detach_all().map_err(anyhow::Error::new).and(result)
     }
 
     fn take_in(&mut self, batch: &mut Vec<Observation>, decisions: &mut Decisions) {
@@ -137,8 +141,8 @@ impl<S: EventSource> Core<S> {
     fn hand_on(&mut self, decisions: &mut Decisions, overflow: &mut u64) {
         for change in decisions.learned.drain(..) {
             let written = match change {
-                Learned::New(resource) => self.hooks.known().insert(resource),
-                Learned::Forgotten(resource) => self.hooks.known().remove(resource),
+                Learned::New(resource) => self.known.insert(resource),
+                Learned::Forgotten(resource) => self.known.remove(resource),
             };
             if let Err(error) = written {
                 // The name only travels once more than it had to.
@@ -189,13 +193,15 @@ impl<S: EventSource> Core<S> {
 
     fn numbers(&self, overflow: u64) -> Numbers {
         Numbers {
-            kernel: self.hooks.counters().unwrap_or_default(),
-            attachments: self.hooks.attachments().iter().map(AttachmentView::from).collect(),
+            ingress: self.counters.ingress().unwrap_or_default(),
+            egress: self.counters.egress().unwrap_or_default(),
+            attachments: self.programs.attachments().map(AttachmentView::from).collect(),
             policy: self.decider.policy().counters().clone(),
             known: self.decider.history().len() as u64,
             pending: self.decider.policy().waiting() as u64,
             bytes: self.decider.bytes() as u64,
             overflow,
+            garbled: self.source.garbled(),
             decider: self.decider.counters(),
         }
     }
@@ -240,12 +246,12 @@ impl<S: EventSource> Core<S> {
     }
 
     fn attach(&mut self, interface: &str) -> Result<String, String> {
-        let attachment = self.hooks.attach(interface).map_err(|error| chain(&error))?;
+        let attachment = self.programs.attach(interface).map_err(|error| chain(&error))?;
         Ok(format!("attached to {interface}: {}", AttachmentView::from(&attachment).shown()))
     }
 
     fn detach(&mut self, interface: &str) -> Result<String, String> {
-        self.hooks.detach(interface).map_err(|error| chain(&error))?;
+        self.programs.detach(interface).map_err(|error| chain(&error))?;
         Ok(format!("detached from {interface}"))
     }
 }

@@ -29,7 +29,7 @@ use crate::{
     cli::{MissingPrivilege, RunArguments},
     config::Config,
     control,
-    kernel::{Hooks, HooksOptions, KernelError},
+    kernel::{self, KernelError, Key, Programs},
     lease::{Guard, Pool, TcpDialer},
     policy,
     resolve::{HostResolver, Lookups},
@@ -69,15 +69,24 @@ async fn daemon(arguments: RunArguments, config: Config) -> anyhow::Result<()> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut hang_up = signal(SignalKind::hangup())?;
 
-    let options = HooksOptions {
-        key: HooksOptions::hash_key(&installation),
+    let object = kernel::object().ok_or(KernelError::NoObject)?;
+    let settings = kernel::Settings {
         own_mark: config.resolve.mark,
-        clsact_only: false,
-        capture: config.capture.clone(),
+        window: Duration::from_millis(u64::from(config.capture.fold_ms)),
+        ingress: config.capture.ingress.then_some(config.capture.xdp),
+        egress: config.capture.egress,
+        ..kernel::Settings::new(Key::from_secret(&installation))
     };
-    let (mut hooks, source) = Hooks::load(options).map_err(explain)?;
+    let mut programs = Programs::load(object, &settings).map_err(explain)?;
+    let (source, known, counters) = (programs.source()?, programs.known()?, programs.counters()?);
+    let log = match programs.log() {
+        Ok(pump) => Some(tokio::spawn(pump.run())),
+        // Programs that have nothing to say have no map for it.
+        Err(KernelError::NoMap(_)) => None,
+        Err(error) => return Err(explain(error)),
+    };
     for interface in &config.capture.interfaces {
-        let attachment = hooks.attach(interface).map_err(explain)?;
+        let attachment = programs.attach(interface).map_err(explain)?;
         let view = control::AttachmentView::from(&attachment);
         tracing::info!("attached to {interface}: {}", view.shown());
     }
@@ -97,8 +106,8 @@ async fn daemon(arguments: RunArguments, config: Config) -> anyhow::Result<()> {
     let (stop, stopped) = watch::channel(false);
 
     let dialer = Arc::new(TcpDialer { keepalive: config.lease.idle_seconds > 30.0 });
-    let warming = Warming::new(&config, Arc::clone(&dialer) as _, Arc::clone(&dial_guard), clock)
-        .context("requests.ca_file")?;
+    let warming =
+        Warming::new(&config, Arc::clone(&dialer) as _, Arc::clone(&dial_guard), clock).context("requests.ca_file")?;
     let warming = Arc::new(warming);
     let pool = Pool::start(&config.lease, dialer, dial_guard, outcomes.clone(), clock.now())
         .context("could not start the pool of leases")?;
@@ -113,7 +122,6 @@ async fn daemon(arguments: RunArguments, config: Config) -> anyhow::Result<()> {
         saved: Arc::clone(&saved),
         ring_to_dial: Arc::clone(&ring_to_dial),
         ring_to_intent: Arc::clone(&ring_to_intent),
-        unreadable: source.unreadable(),
         warming: Arc::clone(&warming),
     });
     let handle = Arc::new(Daemon {
@@ -135,7 +143,9 @@ async fn daemon(arguments: RunArguments, config: Config) -> anyhow::Result<()> {
     let decider = Decider::new(&config.history, &config.predict, &policy, &own, clock.now());
     let core = Core {
         source,
-        hooks,
+        programs,
+        known,
+        counters,
         decider,
         clock,
         intents,
@@ -148,15 +158,7 @@ async fn daemon(arguments: RunArguments, config: Config) -> anyhow::Result<()> {
         saved,
         stop: stopped.clone(),
     };
-    let actor = Actor {
-        lookups,
-        pool: pool.clone(),
-        warming,
-        outcomes,
-        observations,
-        clock,
-        ring_to_dial,
-    };
+    let actor = Actor { lookups, pool: pool.clone(), warming, outcomes, observations, clock, ring_to_dial };
     let mut core = tokio::spawn(core.run());
     let actor = tokio::spawn(actor.run(intents_in, stopped));
     let control = tokio::spawn(control::serve(listener, pool.clone(), Arc::clone(&handle)));
@@ -181,8 +183,8 @@ async fn daemon(arguments: RunArguments, config: Config) -> anyhow::Result<()> {
     notify(&[sd_notify::NotifyState::Stopping]);
     control.abort();
     watchdog.abort();
-    if let Some(metrics) = metrics {
-        metrics.abort();
+    for task in [log.map(|log| log.abort_handle()), metrics.map(|metrics| metrics.abort_handle())].into_iter().flatten() {
+        task.abort();
     }
     drop(std::fs::remove_file(&config.control.socket));
     stop.send_replace(true);

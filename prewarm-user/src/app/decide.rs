@@ -58,6 +58,17 @@ pub struct Counters {
     pub forwarded: u64,
     /// Questions that a warm-up of ours caused.
     pub echoes: u64,
+    /// Connections that stand for a question nobody saw, because its answer was at hand.
+    pub unasked: u64,
+}
+
+/// What an access found ready.
+#[derive(Clone, Copy, Debug)]
+struct Ready {
+    /// Its answer.
+    name: bool,
+    /// A connection, which it took.
+    lease: bool,
 }
 
 impl Decider {
@@ -101,24 +112,35 @@ impl Decider {
             return;
         }
         let at = observation.at;
-        let fresh_before = match &observation.seen {
-            Seen::Question { resource, .. } => self.history.get(*resource).is_some_and(|known| known.fresh_until > at),
-            _ => false,
-        };
+        if let Seen::Question { resource, .. } = &observation.seen
+            && self.policy.guard().is_own(client)
+            && self.policy.caused(at, *resource)
+        {
+            self.counters.echoes += 1;
+            return;
+        }
+        let fresh = |resource| self.history.get(resource).is_some_and(|known| known.fresh_until > at);
+        let fresh_before = matches!(&observation.seen, Seen::Question { resource, .. } if fresh(*resource));
         let changes = decisions.learned.len();
         let access = self.history.observe(observation, &mut decisions.learned);
         self.forget_with(&decisions.learned[changes..]);
         match access {
             Access::Asked { forwarded: true, .. } => self.counters.forwarded += 1,
             Access::Asked { resource, forwarded: false } => {
-                if self.policy.guard().is_own(client) && self.policy.caused(at, resource) {
-                    self.counters.echoes += 1;
-                } else {
-                    self.asked(now, observation, resource, fresh_before, decisions);
+                self.asked(now, observation, resource, Ready { name: fresh_before, lease: false }, decisions);
+            }
+            Access::Answered { resource, after } => {
+                self.policy.answered(resource);
+                if let Some(after) = after {
+                    self.policy.measured(at, resource, 0, after);
                 }
             }
-            Access::Answered { resource, after: Some(after) } => self.policy.measured(at, resource, 0, after),
-            Access::Answered { .. } | Access::Connected { .. } | Access::Nameless => (),
+            Access::Connected { resource, unasked: true, leased, .. } => {
+                // A name that was ready is answered nearby, and no question shows that it was used: the connection does.
+                self.counters.unasked += 1;
+                self.asked(now, observation, resource, Ready { name: true, lease: leased }, decisions);
+            }
+            Access::Connected { .. } | Access::Nameless => (),
         }
         self.policy.due(now, &mut decisions.intents);
     }
@@ -188,16 +210,17 @@ impl Decider {
         now: Timestamp,
         observation: &Observation,
         resource: ResourceId,
-        fresh: bool,
+        ready: Ready,
         decisions: &mut Decisions,
     ) {
         let (at, client) = (observation.at, observation.client);
         self.counters.accesses += 1;
-        let leasable = self
-            .history
-            .get(resource)
-            .is_some_and(|known| known.is_reachable() && (!known.ports.is_empty() || self.policy.assumes_ports()));
-        self.policy.accessed(at, resource, fresh, leasable, &mut decisions.settled);
+        let leasable = !ready.lease
+            && self
+                .history
+                .get(resource)
+                .is_some_and(|known| known.is_reachable() && (!known.ports.is_empty() || self.policy.assumes_ports()));
+        self.policy.accessed(at, resource, ready.name, leasable, &mut decisions.settled);
         let key = ClientKey::from(client);
         self.predictor.learn(at, key, resource);
         self.predictor.predict(at, key, &mut self.predictions);

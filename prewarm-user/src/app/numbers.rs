@@ -1,8 +1,8 @@
 //! All numbers on one page.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU64, Ordering},
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, atomic::Ordering},
 };
 
 use prewarm_ebpf::Counter;
@@ -25,14 +25,13 @@ pub(super) struct Gauges {
     pub(super) saved: Arc<Latency>,
     pub(super) ring_to_dial: Arc<Latency>,
     pub(super) ring_to_intent: Arc<Latency>,
-    pub(super) unreadable: Arc<AtomicU64>,
     pub(super) warming: Arc<Warming>,
 }
 
 impl Gauges {
     /// The page.
     pub(super) fn stats(&self, numbers: &Numbers) -> Stats {
-        let kernel = &numbers.kernel;
+        let both = |counter| numbers.ingress.get(counter) + numbers.egress.get(counter);
         let kinds = [ActionKind::Resolve, ActionKind::Lease, ActionKind::Warm].map(|kind| *numbers.policy.kind(kind));
         let [resolves, leases, warms] = kinds;
         let sum = |read: fn(&crate::policy::KindCounters) -> u64| kinds.iter().map(read).sum();
@@ -41,8 +40,9 @@ impl Gauges {
         let held = self.pool.leases();
         let pool = self.pool.counters();
         let in_state = |state| held.iter().filter(|lease| lease.state == state).count() as u64;
-        let mut drops = kernel.reasons();
-        drops.insert("unreadable_record".to_owned(), self.unreadable.load(Ordering::Relaxed));
+        let reasons = Counter::ALL.iter().filter(|counter| counter.is_reason() || **counter == Counter::RingLost);
+        let mut drops: BTreeMap<_, _> = reasons.map(|&counter| (counter.name().to_owned(), both(counter))).collect();
+        drops.insert("garbled_record".to_owned(), numbers.garbled);
         drops.insert("intent_overflow".to_owned(), numbers.overflow);
         drops.insert("stranger".to_owned(), numbers.decider.strangers);
         drops.insert("passed_on".to_owned(), numbers.decider.forwarded);
@@ -52,12 +52,12 @@ impl Gauges {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             uptime_seconds: self.clock.now().since(self.started).as_secs_f64(),
             packets: PacketCounts {
-                ingress: kernel.ingress(Counter::Packets),
-                egress: kernel.egress(Counter::Packets),
+                ingress: numbers.ingress.packets,
+                egress: numbers.egress.packets,
             },
-            questions: kernel.both(Counter::Questions),
-            answers: kernel.both(Counter::Answers),
-            events: kernel.both(Counter::Events),
+            questions: both(Counter::Questions),
+            answers: both(Counter::Answers),
+            events: both(Counter::Events),
             drops,
             predictions: PredictionCounts {
                 made: sum(|kind| kind.started),
@@ -106,7 +106,8 @@ fn health(numbers: &Numbers) -> Vec<String> {
     if numbers.attachments.is_empty() {
         complaints.push("attached to no interface; `prewarm attach IF` attaches".to_owned());
     }
-    let (events, lost) = (numbers.kernel.both(Counter::Events), numbers.kernel.both(Counter::RingLost));
+    let events = numbers.ingress.events + numbers.egress.events;
+    let lost = numbers.ingress.ring_lost + numbers.egress.ring_lost;
     // A burst may overrun the ring now and then; one event in a hundred is a reader that cannot keep up.
     if lost * 100 > events {
         complaints.push(format!("{lost} events were lost because the ring was full"));

@@ -30,7 +30,12 @@ pub(super) struct Warming {
 
 impl Warming {
     /// The requests of the configuration, over connections that `guard` allows.
-    pub(super) fn new(config: &Config, dialer: Arc<dyn Dialer>, guard: Guard, clock: Clock) -> Result<Self, TrustError> {
+    pub(super) fn new(
+        config: &Config,
+        dialer: Arc<dyn Dialer>,
+        guard: Guard,
+        clock: Clock,
+    ) -> Result<Self, TrustError> {
         let request = |request: &crate::config::WarmRequest| {
             let method = match request.method {
                 Method::Head => WarmMethod::Head,

@@ -13,7 +13,7 @@ use crate::handover::{
 ///
 /// The program needs no change and sees nothing: where a lease to the address it connects to is waiting, its socket is
 /// replaced by the open one inside its own connect(); everything else goes on as without prewarm. Its exit code is
-/// handed on; 127 means it was not found, 126 that it can't be executed, 2 that prewarm failed before it ran.
+/// handed on. Without root the program can't gain privileges (sudo does not work in it). Exit code 127 means it was not found, 126 that it can't be executed, 2 that prewarm failed before it ran.
 #[derive(Debug, ClapArgs)]
 pub struct Args {
     /// The daemon's control socket.

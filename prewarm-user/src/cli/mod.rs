@@ -17,7 +17,7 @@ mod predictions;
 mod run;
 mod stats;
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{io, path::PathBuf, process::ExitCode};
 
 use clap::{Args, Parser, Subcommand};
 
@@ -64,7 +64,7 @@ pub enum Command {
     /// Detaches the running daemon from an interface.
     Detach(link::LinkArguments),
     /// Says what the kernel programs see in a capture, question by question.
-    Dissect(dissect::DissectArguments),
+    Dissect(dissect::Dissect),
     /// Checks this machine, and says how to mend what is amiss.
     Doctor(doctor::DoctorArguments),
     /// Shows and checks settings.
@@ -90,7 +90,7 @@ impl Command {
             Self::Predictions(arguments) => predictions::run(&arguments),
             Self::Attach(arguments) => arguments.attach(),
             Self::Detach(arguments) => arguments.detach(),
-            Self::Dissect(arguments) => arguments.run(),
+            Self::Dissect(arguments) => Ok(arguments.run(&mut io::stdout().lock(), &mut io::stderr().lock())),
             Self::Doctor(arguments) => arguments.run(),
             Self::Config(arguments) => arguments.run(),
             Self::Completions(arguments) => arguments.run(),

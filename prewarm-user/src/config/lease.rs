@@ -79,3 +79,24 @@ impl LeaseSettings {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nonsense_is_named() {
+        assert_eq!(LeaseSettings::default().check(), Ok(()));
+        let wrong = |change: fn(&mut LeaseSettings), key: &str| {
+            let mut settings = LeaseSettings::default();
+            change(&mut settings);
+            let message = settings.check().unwrap_err();
+            assert!(message.contains(key), "{message}");
+        };
+        wrong(|s| s.idle_seconds = f64::NAN, "lease.idle_seconds");
+        wrong(|s| s.backoff_ceiling_seconds = 0.5, "lease.backoff_ceiling_seconds");
+        wrong(|s| s.attempt_delay_ms = 1, "lease.attempt_delay_ms");
+        wrong(|s| s.breaker_failures = 0, "lease.breaker_failures");
+        wrong(|s| s.speaks_first = vec!["no port".to_owned()], "lease.speaks_first");
+    }
+}

@@ -62,14 +62,11 @@ pub struct PolicySettings {
     /// Origins whose state (round trip, breaker) is kept, 16 to 1048576.
     pub origins: u32,
     /// Paths that are requested (HEAD or GET, no credentials) when their origin is expected, so that caches in front
-    /// of it are warm. The key is the origin as NAME:PORT.
-    pub warm: BTreeMap<String, Vec<WarmPath>>,
+    /// of it are warm. The key is the origin as NAME:PORT, each path begins with a slash.
+    pub warm: BTreeMap<String, Vec<String>>,
     /// What is never done.
     pub guard: GuardSettings,
 }
-
-/// A path to request, beginning with a slash.
-pub type WarmPath = String;
 
 /// Milliseconds one would pay to avoid an unused warm-up, before the price controller scales them.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]

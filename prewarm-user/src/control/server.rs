@@ -70,8 +70,10 @@ async fn converse<H: Handle>(stream: UnixStream, pool: Pool, handle: &H) -> io::
     while let Some(line) = lines.next().await? {
         if let Ok(request) = serde_json::from_slice::<LeaseRequest>(&line) {
             let leased = grants.handle(&mut lines, &request).await?;
-            if let Ask::Take(want) = request.request {
-                handle.connected(want.destination, leased);
+            match request.request {
+                Ask::Take(want) => handle.connected(want.destination, leased),
+                Ask::Passed { destination } => handle.connected(destination, false),
+                Ask::Taken(_) | Ask::Hints {} => {}
             }
             continue;
         }

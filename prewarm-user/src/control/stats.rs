@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::kernel::{Attachment, Egress, Ingress};
+use crate::kernel::{Attachment, EgressHook, XdpMode};
 
 /// The version of [`Stats`]' form; it grows when a key changes its meaning or goes.
 pub const STATS_SCHEMA: u32 = 1;
@@ -171,16 +171,21 @@ impl AttachmentView {
 
 impl From<&Attachment> for AttachmentView {
     fn from(from: &Attachment) -> Self {
-        let (xdp, reason) = match &from.ingress {
-            Ingress::Native => ("native", None),
-            Ingress::Generic(reason) => ("generic", reason.clone()),
-            Ingress::Off => ("off", None),
+        let xdp = match from.xdp {
+            XdpMode::Native => "native",
+            XdpMode::Generic => "generic",
+            XdpMode::Off => "off",
         };
         let egress = match from.egress {
-            Egress::Tcx => "tcx",
-            Egress::Clsact => "clsact",
-            Egress::Off => "off",
+            EgressHook::Tcx => "tcx",
+            EgressHook::Clsact => "clsact",
+            EgressHook::Off => "off",
         };
-        Self { interface: from.interface.clone(), xdp: xdp.to_owned(), reason, egress: egress.to_owned() }
+        Self {
+            interface: from.interface.clone(),
+            xdp: xdp.to_owned(),
+            reason: from.xdp_reason.clone(),
+            egress: egress.to_owned(),
+        }
     }
 }

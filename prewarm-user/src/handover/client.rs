@@ -6,6 +6,7 @@
 use std::{
     collections::VecDeque,
     io::{self, IoSlice, IoSliceMut},
+    net::SocketAddr,
     os::{
         fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
         unix::net::UnixStream,
@@ -18,9 +19,9 @@ use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, UnixAddr, 
 
 use super::{
     protocol::{Ask, Reply, Request, Settled, Taken, VERSION, Want},
-    source::{Answer, LeaseSource, Lost},
+    source::{Answer, LeaseSource, Lost, Prospect},
 };
-use crate::model::Timestamp;
+use crate::{lease::HintsView, model::Timestamp};
 
 /// How long a daemon that was away is left alone at first, and at most.
 const AWAY: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(5));
@@ -40,7 +41,8 @@ pub struct ControlSource {
 struct Connection {
     stream: UnixStream,
     inbox: Vec<u8>,
-    leases: VecDeque<OwnedFd>,
+    fds: VecDeque<OwnedFd>,
+    hints: Option<HintsView>,
 }
 
 impl ControlSource {
@@ -53,7 +55,11 @@ impl ControlSource {
     fn connection(&mut self, now: Timestamp) -> Option<&mut Connection> {
         if self.connection.is_none() && now >= self.not_before {
             match connect(&self.path) {
-                Ok(connection) => self.connection = Some(connection),
+                // A daemon whose queue is full at once can't be asked for the page, and is asked each time instead.
+                Ok(mut connection) => {
+                    drop(connection.send(&Request { v: VERSION, id: 0, request: Ask::Hints {} }, None));
+                    self.connection = Some(connection);
+                }
                 Err(_away) => self.leave_alone(now),
             }
         }
@@ -70,6 +76,14 @@ impl ControlSource {
 }
 
 impl LeaseSource for ControlSource {
+    fn prospect(&mut self, destination: SocketAddr, now: Timestamp) -> Prospect {
+        match self.connection(now) {
+            None => Prospect::Absent,
+            Some(Connection { hints: Some(hints), .. }) if !hints.may_have(destination) => Prospect::Nothing,
+            Some(_) => Prospect::Perhaps,
+        }
+    }
+
     fn ask(&mut self, id: u64, want: &Want, now: Timestamp) -> bool {
         let Some(connection) = self.connection(now) else { return false };
         let sent = connection.send(&Request { v: VERSION, id, request: Ask::Take(*want) }, None);
@@ -108,6 +122,13 @@ impl LeaseSource for ControlSource {
         }
     }
 
+    fn passed(&mut self, destination: SocketAddr) {
+        // A full socket loses it: what is learnt from many connections does not hang on one.
+        if let Some(connection) = &mut self.connection {
+            drop(connection.send(&Request { v: VERSION, id: 0, request: Ask::Passed { destination } }, None));
+        }
+    }
+
     fn give_up(&mut self, now: Timestamp) {
         self.leave_alone(now);
     }
@@ -124,7 +145,7 @@ fn connect(path: &std::path::Path) -> io::Result<Connection> {
     let socket = socket2::Socket::new(socket2::Domain::UNIX, socket2::Type::STREAM.nonblocking(), None)?;
     socket.connect(&socket2::SockAddr::unix(path)?)?;
     let stream = UnixStream::from(OwnedFd::from(socket));
-    Ok(Connection { stream, inbox: Vec::new(), leases: VecDeque::new() })
+    Ok(Connection { stream, inbox: Vec::new(), fds: VecDeque::new(), hints: None })
 }
 
 impl Connection {
@@ -154,7 +175,7 @@ impl Connection {
             };
             for part in message.cmsgs()? {
                 if let ControlMessageOwned::ScmRights(fds) = part {
-                    self.leases.extend(fds.into_iter().map(super::owned));
+                    self.fds.extend(fds.into_iter().map(super::owned));
                 }
             }
             let length = message.bytes;
@@ -171,7 +192,7 @@ impl Connection {
         }
     }
 
-    /// Reads the lines that are whole. Leases come in the order of the replies that grant them.
+    /// Reads the lines that are whole. Descriptors come in the order of the replies that announce them.
     fn answers(&mut self, answers: &mut Vec<(u64, Answer)>) -> io::Result<()> {
         let Some(end) = self.inbox.iter().rposition(|&byte| byte == b'\n') else { return Ok(()) };
         let rest = self.inbox.split_off(end + 1);
@@ -179,8 +200,13 @@ impl Connection {
         for line in lines.split(|&byte| byte == b'\n').filter(|line| !line.is_empty()) {
             let reply: Reply = serde_json::from_slice(line)?;
             let answer = match reply.ok {
+                Some(given) if given.hints => {
+                    let page = self.fds.pop_front().ok_or(io::ErrorKind::InvalidData)?;
+                    self.hints = HintsView::new(page.as_fd()).ok();
+                    continue;
+                }
                 Some(given) if given.lease.is_some() => {
-                    Answer::Lease(self.leases.pop_front().ok_or(io::ErrorKind::InvalidData)?)
+                    Answer::Lease(self.fds.pop_front().ok_or(io::ErrorKind::InvalidData)?)
                 }
                 Some(given) => Answer::Nothing { late: given.late },
                 None => Answer::Refused,

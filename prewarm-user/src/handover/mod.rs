@@ -3,8 +3,8 @@
 //! Comes in: a program that is about to connect. Goes out: a connection that is open already, in the place of the one
 //! the program would have waited for. Never here: a decision about what to open, or the program's traffic.
 //!
-//! `exec` supervises a program that we start; `protocol` is what it says to the daemon, `client` its end and `serve` the
-//! daemon's end of that.
+//! `exec` supervises a program that we start, and gets leases through the port in `source`; `client` is that port on the
+//! daemon's control socket, `protocol` what is said there, `lines` and `serve` the daemon's end of it.
 
 pub mod client;
 pub mod exec;

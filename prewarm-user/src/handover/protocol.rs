@@ -9,6 +9,9 @@
 //! {"v":1,"id":7,"request":{"taken":{"destination":"192.0.2.1:443","result":"used"}}}
 //! ```
 //!
+//! A supervisor asks once for `{"hints":{}}`: a page of memory (`lease::Hints`) that says where there may be leases. Where
+//! there can be none it does not ask.
+//!
 //! A report carries the number of the `take` it is about and has no reply. A connection that ends with reports missing
 //! has lost those leases.
 
@@ -38,6 +41,14 @@ pub enum Ask {
     Take(Want),
     /// What became of it.
     Taken(Taken),
+    /// The page that says where there may be leases; it comes beside the reply.
+    Hints {},
+    /// A program connects to there, and was not offered a lease because the page has none. Has no reply; the daemon
+    /// learns from it where programs go.
+    Passed {
+        /// Address and port.
+        destination: SocketAddr,
+    },
 }
 
 /// Where a program is about to connect.
@@ -87,14 +98,17 @@ pub struct Reply {
     pub error: Option<Fault>,
 }
 
-/// The answer to a [`Ask::Take`].
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// The answer to a question.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Given {
     /// The lease that travels beside this line, or none.
     pub lease: Option<Granted>,
     /// None, but one is being dialled.
     #[serde(default)]
     pub late: bool,
+    /// The page travels beside this line.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub hints: bool,
 }
 
 /// What is known of a lease that was granted.
@@ -130,8 +144,10 @@ mod tests {
         let granted = r#"{"v":1,"id":7,"ok":{"lease":{"rtt_us":40210,"origin":"www.example.org:443"},"late":false}}"#;
         let reply: Reply = serde_json::from_str(granted).unwrap();
         assert_eq!(serde_json::to_string(&reply).unwrap(), granted);
+        let hints = r#"{"v":1,"id":0,"request":{"hints":{}}}"#;
+        assert_eq!(serde_json::from_str::<Request>(hints).unwrap().request, Ask::Hints {});
         let none: Reply = serde_json::from_str(r#"{"v":1,"id":7,"ok":{"lease":null}}"#).unwrap();
-        assert_eq!(none.ok, Some(Given { lease: None, late: false }));
+        assert_eq!(none.ok, Some(Given::default()));
         let fault: Reply = serde_json::from_str(r#"{"v":1,"id":7,"error":{"code":"busy","message":"no"}}"#).unwrap();
         assert_eq!(fault.error.unwrap().code, "busy");
     }

@@ -39,6 +39,14 @@ impl Grants {
         }
         match &request.request {
             Ask::Take(want) => self.take(lines, request.id, want).await,
+            Ask::Hints {} => {
+                let given = Given { hints: true, ..Given::default() };
+                let reply = Reply { v: VERSION, id: request.id, ok: Some(given), error: None };
+                lines.send(&serde_json::to_vec(&reply)?, Some(self.pool.hints().file())).await?;
+                Ok(false)
+            }
+            // Whoever serves hears of it from the request itself.
+            Ask::Passed { .. } => Ok(false),
             Ask::Taken(taken) => {
                 self.settle(lines, request.id, taken);
                 Ok(false)
@@ -50,7 +58,7 @@ impl Grants {
         let reply = |given| Reply { v: VERSION, id, ok: Some(given), error: None };
         match self.pool.take(want.destination, want.netns_cookie) {
             Take::Miss { late } => {
-                lines.send(&serde_json::to_vec(&reply(Given { lease: None, late }))?, None).await?;
+                lines.send(&serde_json::to_vec(&reply(Given { late, ..Given::default() }))?, None).await?;
                 Ok(false)
             }
             Take::Lease(taken) => {
@@ -62,7 +70,7 @@ impl Grants {
                     rtt_us: u64::try_from(taken.rtt.as_micros()).unwrap_or(u64::MAX),
                     origin: taken.origin.to_string(),
                 };
-                let line = serde_json::to_vec(&reply(Given { lease: Some(granted), late: false }))?;
+                let line = serde_json::to_vec(&reply(Given { lease: Some(granted), ..Given::default() }))?;
                 // Our copy of the descriptor closes here: from now on the connection is the program's alone.
                 lines.send(&line, Some(taken.fd.as_fd())).await?;
                 Ok(true)

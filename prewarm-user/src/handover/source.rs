@@ -1,6 +1,9 @@
 //! Where the supervisor gets leases from: the port, so that it can be run without a daemon.
 
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::{
+    net::SocketAddr,
+    os::fd::{BorrowedFd, OwnedFd},
+};
 
 use super::protocol::{Settled, Want};
 use crate::model::Timestamp;
@@ -23,8 +26,22 @@ pub enum Answer {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Lost;
 
+/// What can be said without asking.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Prospect {
+    /// There may be a lease.
+    Perhaps,
+    /// There is none.
+    Nothing,
+    /// Nobody can be asked just now.
+    Absent,
+}
+
 /// Somebody who has leases. Nothing here blocks; questions are answered in any order.
 pub trait LeaseSource {
+    /// Whether it makes sense to ask.
+    fn prospect(&mut self, destination: SocketAddr, now: Timestamp) -> Prospect;
+
     /// Asks; `false` when nobody can be asked just now.
     fn ask(&mut self, id: u64, want: &Want, now: Timestamp) -> bool;
 
@@ -39,6 +56,9 @@ pub trait LeaseSource {
 
     /// Reports what became of a lease; one that was not fit goes back.
     fn settle(&mut self, id: u64, want: &Want, result: Settled, lease: Option<BorrowedFd<'_>>);
+
+    /// Tells that a program connects to there without having been offered a lease.
+    fn passed(&mut self, destination: SocketAddr);
 
     /// Forgets all open questions, because an answer is overdue.
     fn give_up(&mut self, now: Timestamp);

@@ -55,6 +55,8 @@ pub enum Access {
         port: u16,
         /// Whether it got a lease.
         leased: bool,
+        /// Whether nobody was seen to ask for the name lately, so that this is the access.
+        unasked: bool,
     },
     /// A program connected to an address that no answer named.
     Nameless,
@@ -90,6 +92,8 @@ pub struct History {
 
 /// A client's question that this host sends on itself is not a second access.
 const FORWARD_WINDOW: Duration = Duration::from_secs(3);
+/// A connection belongs to a question that was asked within this time.
+const ASKED_LATELY: Duration = Duration::from_secs(5);
 /// How often idle names are looked for.
 const SWEEP_EVERY: Duration = Duration::from_secs(30);
 
@@ -153,10 +157,18 @@ impl History {
                     return Access::Nameless;
                 };
                 self.counters.named_connects += 1;
+                let mut unasked = false;
                 if let Some(known) = self.names.get_mut(resource) {
                     known.connected(destination.port());
+                    unasked = at.since(known.last_asked) > ASKED_LATELY;
+                    if unasked {
+                        known.asked_by(*at, *client);
+                        // No question, so no answer is awaited.
+                        known.unanswered = None;
+                        self.clients.asked(*at, *client, resource);
+                    }
                 }
-                Access::Connected { resource, port: destination.port(), leased: *leased }
+                Access::Connected { resource, port: destination.port(), leased: *leased, unasked }
             }
         }
     }

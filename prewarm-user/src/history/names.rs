@@ -96,13 +96,19 @@ impl KnownName {
         service_binding: bool,
     ) -> Vec<IpAddr> {
         self.heard = self.heard.max(at);
-        self.rcode = rcode;
         self.service_binding |= service_binding;
-        if rcode != 0 {
-            // NXDOMAIN takes the addresses back; a failing server leaves what was known.
-            self.fresh_until = at;
-            return if self.is_nxdomain() { std::mem::take(&mut self.addresses) } else { Vec::new() };
+        if rcode == 3 {
+            (self.rcode, self.fresh_until) = (rcode, at);
+            return std::mem::take(&mut self.addresses);
         }
+        if rcode != 0 {
+            // A server that fails for one type, or refuses one it does not know, says nothing of what is known.
+            if self.addresses.is_empty() {
+                self.rcode = rcode;
+            }
+            return Vec::new();
+        }
+        self.rcode = 0;
         // An empty answer (no AAAA) says nothing about the other family.
         if addresses.is_empty() {
             return Vec::new();

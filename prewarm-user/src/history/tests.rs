@@ -72,9 +72,13 @@ fn a_port_goes_to_the_name_this_client_asked_for_last() {
         assert_eq!(access, Access::Answered { resource: ResourceId(n), after: Some(Duration::from_millis(5)) });
     }
     let access = history.observe(&connect(20, 1, shared, 443), &mut changes);
-    assert_eq!(access, Access::Connected { resource: ResourceId(1), port: 443, leased: false });
+    assert_eq!(access, Access::Connected { resource: ResourceId(1), port: 443, leased: false, unasked: false });
     let access = history.observe(&connect(20, 3, shared, 8080), &mut changes);
-    assert_eq!(access, Access::Connected { resource: ResourceId(2), port: 8080, leased: false }, "the latest of all");
+    assert_eq!(
+        access,
+        Access::Connected { resource: ResourceId(2), port: 8080, leased: false, unasked: false },
+        "the latest of all"
+    );
     assert_eq!(history.get(ResourceId(1)).unwrap().ports, [PortCount { port: 443, count: 1 }]);
     assert_eq!(changes, [Learned::New(ResourceId(1)), Learned::New(ResourceId(2))]);
     let mapped: IpAddr = Ipv4Addr::new(203, 0, 113, 1).to_ipv6_mapped().into();
@@ -95,6 +99,8 @@ fn addresses_follow_the_answers() {
     history.observe(&answer(4, 1, 1, 0, 60, &[new]), &mut changes);
     assert_eq!(history.get(ResourceId(1)).unwrap().addresses, [six, new]);
     assert_eq!(history.observe(&connect(5, 1, old, 443), &mut changes), Access::Nameless);
+    history.observe(&answer(6, 1, 1, 2, 60, &[]), &mut changes);
+    assert!(history.get(ResourceId(1)).unwrap().is_reachable(), "one type failed, the address stands");
     history.observe(&answer(6, 1, 1, 3, 60, &[]), &mut changes);
     assert!(history.get(ResourceId(1)).unwrap().is_nxdomain());
     assert_eq!(history.observe(&connect(7, 1, new, 443), &mut changes), Access::Nameless);
@@ -128,6 +134,20 @@ fn a_forwarded_question_is_one_access() {
     upstream.at = at(10_000);
     let access = history.observe(&upstream, &mut changes);
     assert_eq!(access, Access::Asked { resource: ResourceId(1), forwarded: false });
+}
+
+#[test]
+fn a_connection_without_a_question_is_an_access() {
+    let mut history = small(64);
+    let mut changes = Vec::new();
+    let address: IpAddr = [203, 0, 113, 1].into();
+    history.observe(&question(0, 1, 1), &mut changes);
+    history.observe(&answer(1, 1, 1, 0, 60, &[address]), &mut changes);
+    for (ms, expected) in [(100, false), (4000, false), (6000, true), (6100, false), (12_000, true)] {
+        let access = history.observe(&connect(ms, 1, address, 443), &mut changes);
+        assert!(matches!(access, Access::Connected { unasked, .. } if unasked == expected), "{ms}: {access:?}");
+    }
+    assert_eq!(history.get(ResourceId(1)).unwrap().count, 3);
 }
 
 #[test]

@@ -1,163 +1,188 @@
-//! One interface: what is attached to it, in which way, and why not in a better one.
+//! Attaching the programs to an interface, and taking them off again.
 
 use aya::{
     Ebpf,
     programs::{
-        LinkOrder, ProgramError, SchedClassifier, TcAttachType, Xdp, XdpMode as Mode,
-        tc::{self, NlOptions, SchedClassifierLinkId, TcAttachOptions},
-        xdp::XdpLinkId,
+        Link as _, LinkOrder, ProgramError, SchedClassifier, TcAttachType, Xdp,
+        tc::{self, NlOptions, SchedClassifierLink, TcAttachOptions, TcError, TcHandle},
+        xdp::{self, XdpLink},
     },
 };
 use prewarm_ebpf::abi::{EGRESS, INGRESS};
+use serde::Serialize;
 
-use super::KernelError;
-use crate::config::XdpMode;
+use super::{KernelError, link, netlink};
+use crate::config;
 
-/// How XDP is attached.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Ingress {
-    /// In the driver.
-    Native,
-    /// In the generic hook, and why not in the driver; none where that was not tried.
-    Generic(Option<String>),
-    /// Not at all.
-    Off,
-}
+/// Priority and handle of our filter where tcx is missing: the place where the next start finds what a killed daemon
+/// left behind.
+const PRIORITY: u16 = 0x7077;
+const HANDLE: TcHandle = TcHandle::new(0, 0x7077);
 
-/// How the egress program is attached.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Egress {
-    /// By a tcx link, which goes with this process.
-    Tcx,
-    /// By a filter at the clsact qdisc, which is removed at the end or at the next start.
-    Clsact,
-    /// Not at all.
-    Off,
-}
-
-/// An interface that programs are attached to.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// How the programs sit on an interface.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Attachment {
-    /// Its name.
+    /// The interface's name.
     pub interface: String,
-    /// Its index.
+    /// The interface's index.
     pub index: u32,
-    /// What looks at what arrives.
-    pub ingress: Ingress,
-    /// What looks at what leaves.
-    pub egress: Egress,
+    /// Where `ingress` runs.
+    pub xdp: XdpMode,
+    /// Why not in the driver, if it doesn't.
+    pub xdp_reason: Option<String>,
+    /// Where `egress` runs.
+    pub egress: EgressHook,
+    /// Why not at tcx, if it doesn't.
+    pub egress_reason: Option<String>,
 }
 
-/// The same with the links that hold it.
+/// Where an XDP program runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum XdpMode {
+    /// In the driver, before the kernel has made anything of the packet.
+    Native,
+    /// In the stack, with any driver.
+    Generic,
+    /// Nowhere.
+    Off,
+}
+
+/// Where the egress program runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum EgressHook {
+    /// At tcx, gone with the daemon.
+    Tcx,
+    /// As a filter of the clsact qdisc, as before Linux 6.6.
+    Clsact,
+    /// Nowhere.
+    Off,
+}
+
+/// The programs on an interface; taken off when dropped.
 #[derive(Debug)]
 pub(super) struct Attached {
-    pub(super) view: Attachment,
-    xdp: Option<XdpLinkId>,
-    egress: Option<SchedClassifierLinkId>,
+    pub(super) attachment: Attachment,
+    xdp: Option<XdpLink>,
+    egress: Option<SchedClassifierLink>,
+    /// The clsact qdisc wasn't there before.
+    own_clsact: bool,
 }
 
-/// What is wanted of an interface.
+/// Which programs are wanted, and how.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Wanted {
-    pub(super) ingress: Option<XdpMode>,
+    pub(super) ingress: Option<config::XdpMode>,
     pub(super) egress: bool,
-    pub(super) clsact_only: bool,
+    pub(super) tcx: bool,
 }
 
-pub(super) fn attach(ebpf: &mut Ebpf, interface: &str, wanted: Wanted) -> Result<Attached, KernelError> {
-    let index = nix::net::if_::if_nametoindex(interface).map_err(|_| KernelError::NoInterface(interface.to_owned()))?;
-    let view = Attachment { interface: interface.to_owned(), index, ingress: Ingress::Off, egress: Egress::Off };
-    let mut attached = Attached { view, xdp: None, egress: None };
-    let done = attach_to(ebpf, &mut attached, wanted);
-    match done {
-        Ok(()) => Ok(attached),
-        Err(error) => {
-            detach(ebpf, attached);
-            Err(error)
+/// Attaches the programs that are wanted, or none.
+pub(super) fn attach(bpf: &mut Ebpf, interface: &str, wanted: Wanted) -> Result<Attached, KernelError> {
+    let index = link::index(interface)?;
+    link::expect_ethernet(interface)?;
+    let (xdp, xdp_mode, xdp_reason) = match wanted.ingress {
+        Some(mode) => attach_xdp(bpf, interface, index, mode)?,
+        None => (None, XdpMode::Off, None),
+    };
+    // On an error `xdp` is dropped, and with it the attachment.
+    let (egress, hook, egress_reason, own_clsact) = if wanted.egress {
+        attach_egress(bpf, interface, wanted.tcx)?
+    } else {
+        (None, EgressHook::Off, None, false)
+    };
+    let attachment =
+        Attachment { interface: interface.to_owned(), index, xdp: xdp_mode, xdp_reason, egress: hook, egress_reason };
+    Ok(Attached { attachment, xdp, egress, own_clsact })
+}
+
+impl Attached {
+    /// Takes the programs off. An interface that is gone took them along.
+    pub(super) fn detach(self) -> Result<(), KernelError> {
+        let Self { attachment, xdp, egress, own_clsact } = self;
+        let detach = |program, result: Result<(), ProgramError>| match result {
+            Err(_) if link::index(&attachment.interface).ok() != Some(attachment.index) => Ok(()),
+            other => {
+                other.map_err(|source| KernelError::Detach { program, interface: attachment.interface.clone(), source })
+            }
+        };
+        // Both are tried, whatever becomes of the first.
+        let ingress = detach(INGRESS, xdp.map_or(Ok(()), XdpLink::detach));
+        let egress = detach(EGRESS, egress.map_or(Ok(()), SchedClassifierLink::detach));
+        if own_clsact && link::index(&attachment.interface).ok() == Some(attachment.index) {
+            netlink::delete_empty_clsact(attachment.index)?;
         }
+        ingress.and(egress)
     }
 }
 
-fn attach_to(ebpf: &mut Ebpf, attached: &mut Attached, wanted: Wanted) -> Result<(), KernelError> {
-    let interface = attached.view.interface.clone();
-    if let Some(mode) = wanted.ingress {
-        let (link, ingress) = attach_xdp(xdp(ebpf)?, &interface, mode)
-            .map_err(|error| KernelError::refused(format!("attach XDP to {interface}"))(error.into()))?;
-        attached.xdp = Some(link);
-        attached.view.ingress = ingress;
-    }
-    if wanted.egress {
-        // A daemon that was killed on a kernel without tcx left its filter.
-        drop(tc::qdisc_detach_program(&interface, TcAttachType::Egress, EGRESS));
-        let (link, egress) = attach_egress(classifier(ebpf)?, &interface, wanted.clsact_only)
-            .map_err(|error| KernelError::refused(format!("attach to what leaves {interface}"))(error.into()))?;
-        attached.egress = Some(link);
-        attached.view.egress = egress;
-    }
-    Ok(())
-}
+type XdpAttached = (Option<XdpLink>, XdpMode, Option<String>);
 
-/// Detaches; what cannot be detached was gone already.
-pub(super) fn detach(ebpf: &mut Ebpf, attached: Attached) {
-    let Attached { view, xdp: xdp_link, egress } = attached;
-    if let Some(link) = xdp_link
-        && let Err(error) = xdp(ebpf).map(|program| program.detach(link))
-    {
-        tracing::warn!(interface = view.interface, %error, "could not detach XDP");
-    }
-    if let Some(link) = egress
-        && let Err(error) = classifier(ebpf).map(|program| program.detach(link))
-    {
-        tracing::warn!(interface = view.interface, %error, "could not detach the egress program");
-    }
-}
-
-pub(super) fn xdp(ebpf: &mut Ebpf) -> Result<&mut Xdp, KernelError> {
-    let program = ebpf.program_mut(INGRESS).ok_or(KernelError::Version { found: None })?;
-    program.try_into().map_err(|error: ProgramError| KernelError::refused("find the XDP program")(error.into()))
-}
-
-pub(super) fn classifier(ebpf: &mut Ebpf) -> Result<&mut SchedClassifier, KernelError> {
-    let program = ebpf.program_mut(EGRESS).ok_or(KernelError::Version { found: None })?;
-    program.try_into().map_err(|error: ProgramError| KernelError::refused("find the egress program")(error.into()))
-}
-
-/// aya leaves the fallback to its user, and so does the kernel once a mode is named.
-fn attach_xdp(program: &mut Xdp, interface: &str, mode: XdpMode) -> Result<(XdpLinkId, Ingress), ProgramError> {
-    let refusal = match mode {
-        XdpMode::Generic => None,
-        XdpMode::Native | XdpMode::Auto => match program.attach(interface, Mode::Driver) {
-            Ok(link) => return Ok((link, Ingress::Native)),
-            Err(error) if mode == XdpMode::Native => return Err(error),
-            Err(error) => Some(innermost(&error)),
+fn attach_xdp(
+    bpf: &mut Ebpf,
+    interface: &str,
+    index: u32,
+    wanted: config::XdpMode,
+) -> Result<XdpAttached, KernelError> {
+    let error = |source| KernelError::Attach { program: INGRESS, interface: interface.to_owned(), source };
+    let program: &mut Xdp = bpf.program_mut(INGRESS).ok_or(KernelError::NoMap(INGRESS))?.try_into().map_err(error)?;
+    let (id, mode, reason) = match wanted {
+        config::XdpMode::Generic => {
+            (program.attach_to_if_index(index, xdp::XdpMode::Skb).map_err(error)?, XdpMode::Generic, None)
+        }
+        config::XdpMode::Native => {
+            (program.attach_to_if_index(index, xdp::XdpMode::Driver).map_err(error)?, XdpMode::Native, None)
+        }
+        config::XdpMode::Auto => match program.attach_to_if_index(index, xdp::XdpMode::Driver) {
+            Ok(id) => (id, XdpMode::Native, None),
+            Err(native) => match program.attach_to_if_index(index, xdp::XdpMode::Skb) {
+                Ok(id) => (id, XdpMode::Generic, Some(reason(&native))),
+                Err(generic) => return Err(error(generic)),
+            },
         },
     };
-    let link = program.attach(interface, Mode::Skb)?;
-    Ok((link, Ingress::Generic(refusal)))
+    Ok((Some(program.take_link(id).map_err(error)?), mode, reason))
 }
 
-fn attach_egress(
-    program: &mut SchedClassifier,
-    interface: &str,
-    clsact_only: bool,
-) -> Result<(SchedClassifierLinkId, Egress), ProgramError> {
-    if !clsact_only {
-        let tcx = TcAttachOptions::TcxOrder(LinkOrder::default());
-        if let Ok(link) = program.attach_with_options(interface, TcAttachType::Egress, tcx) {
-            return Ok((link, Egress::Tcx));
+type EgressAttached = (Option<SchedClassifierLink>, EgressHook, Option<String>, bool);
+
+fn attach_egress(bpf: &mut Ebpf, interface: &str, tcx: bool) -> Result<EgressAttached, KernelError> {
+    let error = |source| KernelError::Attach { program: EGRESS, interface: interface.to_owned(), source };
+    let program: &mut SchedClassifier =
+        bpf.program_mut(EGRESS).ok_or(KernelError::NoMap(EGRESS))?.try_into().map_err(error)?;
+    let why = if tcx {
+        let options = TcAttachOptions::TcxOrder(LinkOrder::default());
+        match program.attach_with_options(interface, TcAttachType::Egress, options) {
+            Ok(id) => return Ok((Some(program.take_link(id).map_err(error)?), EgressHook::Tcx, None, false)),
+            Err(source) => reason(&source),
         }
-    }
-    // There already, most often: another tool's, which we share.
-    drop(tc::qdisc_add_clsact(interface));
-    let netlink = TcAttachOptions::Netlink(NlOptions::default());
-    Ok((program.attach_with_options(interface, TcAttachType::Egress, netlink)?, Egress::Clsact))
+    } else {
+        "switched off".to_owned()
+    };
+    let own_clsact = match tc::qdisc_add_clsact(interface) {
+        Ok(()) => true,
+        // A qdisc that is there is as good.
+        Err(TcError::AlreadyAttached | TcError::NetlinkError(_)) => false,
+        Err(source) => return Err(error(source.into())),
+    };
+    let mut filter = || {
+        let options = NlOptions { priority: PRIORITY, handle: HANDLE, classid: None };
+        program.attach_with_options(interface, TcAttachType::Egress, TcAttachOptions::Netlink(options))
+    };
+    let id = match filter() {
+        Ok(id) => id,
+        // Ours, of a daemon that was killed.
+        Err(_) if tc::qdisc_detach_program(interface, TcAttachType::Egress, EGRESS).is_ok() => {
+            filter().map_err(error)?
+        }
+        Err(source) => return Err(error(source)),
+    };
+    Ok((Some(program.take_link(id).map_err(error)?), EgressHook::Clsact, Some(why), own_clsact))
 }
 
-/// The cause that names the kernel's refusal.
-fn innermost(error: &dyn std::error::Error) -> String {
-    let mut innermost = error;
-    while let Some(cause) = innermost.source() {
-        innermost = cause;
-    }
-    innermost.to_string()
+/// The innermost cause, which is what a person can look up.
+fn reason(error: &ProgramError) -> String {
+    let error: &dyn std::error::Error = error;
+    std::iter::successors(Some(error), |error| error.source()).last().unwrap_or(error).to_string()
 }

@@ -1,53 +1,46 @@
-//! The table of names that user space knows, by which the kernel leaves them out of its records.
-
-use std::fmt;
+//! The names that need not be sent again.
 
 use aya::maps::{Array, MapData};
-use prewarm_ebpf::abi::KNOWN_ENTRIES;
+use prewarm_ebpf::abi::{KNOWN, KNOWN_ENTRIES};
 
 use super::KernelError;
 use crate::model::ResourceId;
 
-/// Writes the table. Direct-mapped: a name may push another out, which then only travels with its events again.
-pub struct KnownNames {
-    table: Array<MapData, u64>,
-}
+/// The writer of the kernel's table of known IDs. The table is direct-mapped: a later ID may push out an earlier one,
+/// whose name is then sent along again.
+pub struct Known(Array<MapData, u64>);
 
-impl fmt::Debug for KnownNames {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("KnownNames").field("slots", &KNOWN_ENTRIES).finish()
-    }
-}
-
-impl KnownNames {
-    pub(super) const fn new(table: Array<MapData, u64>) -> Self {
-        Self { table }
+impl Known {
+    pub(super) const fn new(map: Array<MapData, u64>) -> Self {
+        Self(map)
     }
 
-    /// From now on events of `resource` come without its name.
+    /// Says that the name of `id` is known: records for it carry no name from now on.
     ///
     /// # Errors
-    /// When the kernel refuses the write.
-    pub fn insert(&mut self, resource: ResourceId) -> Result<(), KernelError> {
-        let written = self.table.set(slot(resource), resource.0, 0);
-        written.map_err(|error| KernelError::refused("write the table of known names")(error.into()))
+    /// When the map can't be written.
+    pub fn insert(&mut self, id: ResourceId) -> Result<(), KernelError> {
+        self.0.set(slot(id), id.0, 0).map_err(error)
     }
 
-    /// From now on events of `resource` bring its name.
+    /// Says that the name of `id` is forgotten.
     ///
     /// # Errors
-    /// When the kernel refuses a read or write.
-    pub fn remove(&mut self, resource: ResourceId) -> Result<(), KernelError> {
-        let refused = |error: aya::maps::MapError| KernelError::refused("write the table of known names")(error.into());
-        // Another name may have taken the slot.
-        if self.table.get(&slot(resource), 0).map_err(refused)? == resource.0 {
-            self.table.set(slot(resource), 0, 0).map_err(refused)?;
+    /// When the map can't be read or written.
+    pub fn remove(&mut self, id: ResourceId) -> Result<(), KernelError> {
+        if self.0.get(&slot(id), 0).map_err(error)? == id.0 {
+            self.0.set(slot(id), 0, 0).map_err(error)?;
         }
         Ok(())
     }
 }
 
-const fn slot(resource: ResourceId) -> u32 {
-    // The mask is below 2³², so nothing is cut.
-    (resource.0 & (KNOWN_ENTRIES as u64 - 1)) as u32
+fn slot(id: ResourceId) -> u32 {
+    #[expect(clippy::cast_possible_truncation, reason = "the table takes the lower bits")]
+    let low = id.0 as u32;
+    low & (KNOWN_ENTRIES - 1)
+}
+
+fn error(source: aya::maps::MapError) -> KernelError {
+    KernelError::Map { map: KNOWN, source }
 }

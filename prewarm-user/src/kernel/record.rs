@@ -1,167 +1,163 @@
-//! From a record of the ring to an observation.
+//! Records of the ring as values.
 
 use std::{
     net::{IpAddr, Ipv6Addr},
     time::Duration,
 };
 
-use bytemuck::{AnyBitPattern, NoUninit};
+use bytemuck::{Pod, pod_read_unaligned};
 use prewarm_ebpf::abi::{
     AnswerRecord, FLAG_EGRESS, FLAG_NAMED, FLAG_SERVICE_BINDING, Head, KIND_ANSWER, KIND_QUESTION, NameField,
-    QuestionRecord,
+    NamedQuestionRecord, QuestionRecord,
 };
 
 use crate::model::{Direction, Name, Observation, ResourceId, Seen, Timestamp};
 
-/// Class IN (RFC 1035, 3.2.4).
+/// The class that names of hosts live in.
 const IN: u16 = 1;
 
-/// Why a record is no observation.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum RecordError {
-    /// Shorter than its kind says, or of no known kind.
-    #[error("the record has an unknown form")]
-    Form,
-    /// Its name is none.
-    #[error("the record's name is none")]
-    Name,
-    /// Of another class than IN.
-    #[error("the record is of another class than IN")]
-    Class,
+/// A record as the kernel wrote it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Record {
+    /// What and who.
+    pub head: Head,
+    /// The name, if it was sent along.
+    pub name: Option<Name>,
+    /// The rest.
+    pub body: Body,
 }
 
-/// Reads a record.
-///
-/// # Errors
-/// When it is none of the contract's, or of a class that nobody resolves hosts in.
-pub fn observation(record: &[u8]) -> Result<Observation, RecordError> {
-    let head: Head = part(record, 0)?;
-    let resource = ResourceId(head.resource);
-    let seen = match head.kind {
-        KIND_QUESTION => {
-            let _: QuestionRecord = part(record, 0)?;
-            let name = if named(&head) { Some(part(record, size_of::<QuestionRecord>())?) } else { None };
-            Seen::Question {
-                resource,
-                name: name.map(|field| read_name(&field, &head)).transpose()?,
-                qtype: head.qtype,
-                direction: if head.flags & FLAG_EGRESS == 0 { Direction::Ingress } else { Direction::Egress },
-                interface: head.interface,
+/// What questions and answers don't share.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Body {
+    /// A question.
+    Question,
+    /// An answer.
+    Answer {
+        /// The response code.
+        rcode: u8,
+        /// The least TTL.
+        ttl: Duration,
+        /// The addresses that the record had room for.
+        addresses: Vec<IpAddr>,
+        /// How many the answer had.
+        addresses_seen: u8,
+    },
+}
+
+impl Record {
+    /// Reads a record; `None` when the bytes are none, which the contract rules out.
+    #[must_use]
+    pub fn read(bytes: &[u8]) -> Option<Self> {
+        let head: Head = pod(bytes)?;
+        let named = head.flags & FLAG_NAMED != 0;
+        match head.kind {
+            KIND_QUESTION if named => {
+                let record: NamedQuestionRecord = pod(bytes)?;
+                Some(Self { head, name: Some(name(&head, &record.name)?), body: Body::Question })
             }
-        }
-        KIND_ANSWER => {
-            let answer: AnswerRecord = part(record, 0)?;
-            let addresses = answer.addresses.iter().take(usize::from(answer.addresses_held)).copied().map(address);
-            Seen::Answer {
-                resource,
-                name: named(&head).then(|| read_name(&answer.name, &head)).transpose()?,
-                qtype: head.qtype,
-                rcode: answer.rcode,
-                ttl: Duration::from_secs(u64::from(answer.ttl)),
-                addresses: addresses.collect(),
-                service_binding: head.flags & FLAG_SERVICE_BINDING != 0,
+            KIND_QUESTION => {
+                let _: QuestionRecord = pod(bytes)?;
+                Some(Self { head, name: None, body: Body::Question })
             }
+            KIND_ANSWER => {
+                let record: AnswerRecord = pod(bytes)?;
+                let name = if named { Some(name(&head, &record.name)?) } else { None };
+                let addresses = record.addresses.get(..usize::from(record.addresses_held))?;
+                let body = Body::Answer {
+                    rcode: record.rcode,
+                    ttl: Duration::from_secs(record.ttl.into()),
+                    addresses: addresses.iter().map(|&bytes| address(bytes)).collect(),
+                    addresses_seen: record.addresses_seen,
+                };
+                Some(Self { head, name, body })
+            }
+            _ => None,
         }
-        _ => return Err(RecordError::Form),
-    };
-    if head.qclass != IN {
-        return Err(RecordError::Class);
     }
-    Ok(Observation { at: Timestamp::from_nanos(head.time), client: address(head.client), seen })
+
+    /// The record in the words of the model; `None` for questions and answers of another class than IN, which name no
+    /// host.
+    #[must_use]
+    pub fn into_observation(self) -> Option<Observation> {
+        let Self { head, name, body } = self;
+        if head.qclass != IN {
+            return None;
+        }
+        let resource = ResourceId(head.resource);
+        let seen = match body {
+            Body::Question => Seen::Question {
+                resource,
+                name,
+                qtype: head.qtype,
+                direction: if head.flags & FLAG_EGRESS != 0 { Direction::Egress } else { Direction::Ingress },
+                interface: head.interface,
+            },
+            Body::Answer { rcode, ttl, addresses, .. } => Seen::Answer {
+                resource,
+                name,
+                qtype: head.qtype,
+                rcode,
+                ttl,
+                addresses,
+                service_binding: head.flags & FLAG_SERVICE_BINDING != 0,
+            },
+        };
+        Some(Observation { at: Timestamp::from_nanos(head.time), client: address(head.client), seen })
+    }
 }
 
-const fn named(head: &Head) -> bool {
-    head.flags & FLAG_NAMED != 0
-}
-
-fn read_name(field: &NameField, head: &Head) -> Result<Name, RecordError> {
-    let wire = field.wire.get(..usize::from(head.name_length)).ok_or(RecordError::Name)?;
-    Name::from_wire(wire).map_err(|_| RecordError::Name)
-}
-
-fn part<T: AnyBitPattern + NoUninit>(record: &[u8], at: usize) -> Result<T, RecordError> {
-    let bytes = record.get(at..at + size_of::<T>()).ok_or(RecordError::Form)?;
-    Ok(bytemuck::pod_read_unaligned(bytes))
-}
-
-/// IPv4 stands as a mapped address.
+/// An address of the contract: IPv4 comes as `::ffff:a.b.c.d`.
 fn address(bytes: [u8; 16]) -> IpAddr {
     Ipv6Addr::from(bytes).to_canonical()
 }
 
+fn pod<T: Pod>(bytes: &[u8]) -> Option<T> {
+    Some(pod_read_unaligned(bytes.get(..size_of::<T>())?))
+}
+
+fn name(head: &Head, field: &NameField) -> Option<Name> {
+    Name::from_wire(field.wire.get(..usize::from(head.name_length))?).ok()
+}
+
 #[cfg(test)]
 mod tests {
-    use bytemuck::Zeroable;
-    use prewarm_ebpf::abi::NamedQuestionRecord;
+    use bytemuck::{Zeroable as _, bytes_of};
 
     use super::*;
 
-    fn mapped(last: u8) -> [u8; 16] {
-        let mut bytes = [0; 16];
-        bytes[10..12].fill(0xff);
-        bytes[12..].copy_from_slice(&[192, 0, 2, last]);
-        bytes
-    }
-
-    fn question() -> NamedQuestionRecord {
-        let mut record = NamedQuestionRecord::zeroed();
-        let wire = b"\x03www\x07example\0";
-        record.question.head = Head {
-            kind: KIND_QUESTION,
-            name_length: u8::try_from(wire.len()).unwrap(),
-            flags: FLAG_NAMED | FLAG_EGRESS,
-            interface: 3,
-            time: 5,
-            resource: 7,
-            client: mapped(1),
-            qtype: 28,
-            qclass: 1,
-            ..Head::zeroed()
-        };
-        record.name.wire[..wire.len()].copy_from_slice(wire);
-        record
-    }
-
     #[test]
-    fn a_question_comes_through_whole() {
-        let seen = observation(bytemuck::bytes_of(&question())).unwrap();
-        assert_eq!(seen.client, "192.0.2.1".parse::<IpAddr>().unwrap());
-        assert_eq!(seen.at, Timestamp::from_nanos(5));
-        let name = Some("www.example".parse().unwrap());
-        let expected =
-            Seen::Question { resource: ResourceId(7), name, qtype: 28, direction: Direction::Egress, interface: 3 };
-        assert_eq!(seen.seen, expected);
-    }
-
-    #[test]
-    fn an_answer_gives_the_addresses_it_holds() {
+    fn an_answer_becomes_an_observation() {
         let mut record = AnswerRecord::zeroed();
-        record.head = Head { kind: KIND_ANSWER, qclass: 1, client: mapped(1), ..Head::zeroed() };
+        record.head = Head {
+            kind: KIND_ANSWER,
+            name_length: 3,
+            flags: FLAG_NAMED | FLAG_SERVICE_BINDING,
+            time: 7,
+            resource: 8,
+            client: "::ffff:192.0.2.1".parse::<Ipv6Addr>().unwrap().octets(),
+            qtype: 1,
+            qclass: IN,
+            ..Head::default()
+        };
         record.ttl = 60;
         record.addresses_held = 2;
-        record.addresses[0] = mapped(8);
-        record.addresses[1] = mapped(9);
-        record.addresses[2] = mapped(10);
-        let Seen::Answer { ttl, addresses, name, .. } = observation(bytemuck::bytes_of(&record)).unwrap().seen else {
-            panic!("an answer is an answer")
-        };
-        assert_eq!((ttl, name), (Duration::from_secs(60), None));
-        assert_eq!(addresses, ["192.0.2.8".parse::<IpAddr>().unwrap(), "192.0.2.9".parse().unwrap()]);
+        record.addresses_seen = 2;
+        record.addresses[0] = "::ffff:198.51.100.1".parse::<Ipv6Addr>().unwrap().octets();
+        record.addresses[1] = "2001:db8::1".parse::<Ipv6Addr>().unwrap().octets();
+        record.name.wire[..3].copy_from_slice(b"\x01a\0");
+        let observation = Record::read(bytes_of(&record)).unwrap().into_observation().unwrap();
+        assert_eq!(observation.client, "192.0.2.1".parse::<IpAddr>().unwrap());
+        let Seen::Answer { name, addresses, ttl, service_binding, .. } = observation.seen else { panic!() };
+        assert_eq!(name.unwrap().to_string(), "a");
+        assert_eq!(addresses, ["198.51.100.1".parse::<IpAddr>().unwrap(), "2001:db8::1".parse().unwrap()]);
+        assert_eq!((ttl, service_binding), (Duration::from_secs(60), true));
     }
 
     #[test]
-    fn what_is_no_record_is_refused() {
-        let whole = question();
-        let bytes = bytemuck::bytes_of(&whole);
-        for length in 0..bytes.len() {
-            assert_eq!(observation(&bytes[..length]), Err(RecordError::Form), "{length} bytes");
-        }
-        let mut chaos = whole;
-        chaos.question.head.qclass = 3;
-        assert_eq!(observation(bytemuck::bytes_of(&chaos)), Err(RecordError::Class));
-        chaos.question.head.name_length = 3;
-        assert_eq!(observation(bytemuck::bytes_of(&chaos)), Err(RecordError::Name));
-        chaos.question.head.kind = 9;
-        assert_eq!(observation(bytemuck::bytes_of(&chaos)), Err(RecordError::Form));
+    fn short_and_strange_records_are_none() {
+        let record = QuestionRecord::default();
+        assert_eq!(Record::read(bytes_of(&record)), None);
+        assert_eq!(Record::read(&bytes_of(&record)[..20]), None);
     }
 }

@@ -1,31 +1,36 @@
-//! Where events come from: the port, and its fake.
+//! The port between whoever sees observations and whoever takes them, and its fake.
 
-use std::collections::VecDeque;
+use std::{collections::VecDeque, future::Future};
 
 use super::KernelError;
 use crate::model::Observation;
 
-/// A source of observations.
+/// Where observations come from.
 pub trait EventSource: Send {
-    /// Waits until there is something, and appends all of it to `batch`. Safe to drop while it waits.
-    ///
-    /// # Errors
-    /// When there will be nothing more.
-    fn read(&mut self, batch: &mut Vec<Observation>) -> impl Future<Output = Result<(), KernelError>> + Send;
+    /// Waits until there are observations and appends those that are there, oldest first, to `batch`; at most a
+    /// few thousand at once. Gives how many, zero when the source has ended. Cancelling the future loses nothing.
+    fn fill(&mut self, batch: &mut Vec<Observation>) -> impl Future<Output = Result<usize, KernelError>> + Send;
 }
 
-/// A scripted source, for tests: gives batch after batch, then waits for ever.
-#[derive(Clone, Debug, Default)]
-pub struct Script(pub VecDeque<Vec<Observation>>);
+/// Observations from a list: the fake for tests and benches.
+#[derive(Debug, Default)]
+pub struct Scripted {
+    batches: VecDeque<Vec<Observation>>,
+}
 
-impl EventSource for Script {
-    async fn read(&mut self, batch: &mut Vec<Observation>) -> Result<(), KernelError> {
-        match self.0.pop_front() {
-            Some(next) => {
-                batch.extend(next);
-                Ok(())
-            }
-            None => std::future::pending().await,
-        }
+impl Scripted {
+    /// A source that gives these batches one by one and then ends.
+    #[must_use]
+    pub fn new(batches: impl IntoIterator<Item = Vec<Observation>>) -> Self {
+        Self { batches: batches.into_iter().filter(|batch| !batch.is_empty()).collect() }
+    }
+}
+
+impl EventSource for Scripted {
+    async fn fill(&mut self, batch: &mut Vec<Observation>) -> Result<usize, KernelError> {
+        let Some(mut next) = self.batches.pop_front() else { return Ok(0) };
+        let count = next.len();
+        batch.append(&mut next);
+        Ok(count)
     }
 }

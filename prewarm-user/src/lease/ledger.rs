@@ -151,6 +151,8 @@ pub(crate) struct Ledger<C> {
     draining: bool,
     /// Outcomes to report, drained by the pool.
     pub(crate) outcomes: Vec<Outcome>,
+    /// Where one more (or one less) lease or dial leads to, drained by the pool.
+    pub(crate) marks: Vec<(SocketAddr, bool)>,
     /// What happened so far.
     pub(crate) counters: LeaseCounters,
 }
@@ -180,6 +182,7 @@ impl<C> Ledger<C> {
             next: 1,
             draining: false,
             outcomes: Vec::new(),
+            marks: Vec::new(),
             counters: LeaseCounters::default(),
         }
     }
@@ -231,7 +234,7 @@ impl<C> Ledger<C> {
         connection: C,
         now: Timestamp,
     ) -> Option<C> {
-        let Some(Dial { order, .. }) = self.dials.remove(&id) else { return Some(connection) };
+        let Some(Dial { order, .. }) = self.end_dial(id) else { return Some(connection) };
         self.origins.succeeded(&order.origin, now);
         let expires = (now + self.origins.idle(&order.origin)).min(order.until.max(now + WORTH_RENEWING));
         self.counters.ready += 1;
@@ -241,7 +244,7 @@ impl<C> Ledger<C> {
 
     /// A dial failed.
     pub(crate) fn failed(&mut self, id: LeaseId, failure: Failure, now: Timestamp) {
-        let Some(Dial { order, since, .. }) = self.dials.remove(&id) else { return };
+        let Some(Dial { order, since, .. }) = self.end_dial(id) else { return };
         let verdict = match failure {
             Failure::Guarded => {
                 self.counters.refused += 1;
@@ -383,13 +386,14 @@ impl<C> Ledger<C> {
     pub(crate) fn drain(&mut self, now: Timestamp) -> Vec<C> {
         self.draining = true;
         self.standing.clear();
-        for (_, dial) in std::mem::take(&mut self.dials) {
+        let dials: Vec<LeaseId> = self.dials.keys().copied().collect();
+        for dial in dials.into_iter().filter_map(|id| self.end_dial(id)).collect::<Vec<_>>() {
             self.counters.drained += 1;
             self.report(dial.order.intent, Verdict::Wasted, now);
         }
-        self.by_destination.clear();
-        let ready = std::mem::take(&mut self.ready);
-        let closed = ready.into_values().map(|ready| {
+        let ready: Vec<LeaseId> = self.ready.keys().copied().collect();
+        let ready: Vec<_> = ready.into_iter().filter_map(|id| self.remove(id)).collect();
+        let closed = ready.into_iter().map(|ready| {
             self.counters.drained += 1;
             self.report(ready.order.intent, Verdict::Wasted, now);
             ready.connection
@@ -417,7 +421,7 @@ impl<C> Ledger<C> {
     }
 
     fn admit(&mut self, order: LeaseOrder, now: Timestamp) -> Option<Start> {
-        let room = self.dials.len() + self.ready.len() < self.limits.total
+        let room = self.dials.len() + self.ready.len() + self.handed.len() < self.limits.total
             && self.open_to(&order.origin) < self.limits.per_origin;
         let destinations: Vec<_> = interleave(&order.addresses)
             .into_iter()
@@ -436,6 +440,7 @@ impl<C> Ledger<C> {
             let id = LeaseId(self.next);
             self.next += 1;
             self.counters.opened += 1;
+            self.marks.extend(destinations.iter().map(|&destination| (destination, true)));
             self.dials.insert(id, Dial { order, destinations: destinations.clone(), since: now, late: false });
             return Some(Start { id, destinations });
         };
@@ -452,24 +457,35 @@ impl<C> Ledger<C> {
         }
     }
 
+    /// What is on its way to a program counts, because it may come back.
     fn open_to(&self, origin: &Origin) -> usize {
         self.dials.values().filter(|dial| dial.order.origin == *origin).count()
             + self.ready.values().filter(|ready| ready.order.origin == *origin).count()
+            + self.handed.values().filter(|handed| handed.order.origin == *origin).count()
     }
 
     /// A dial counts for the address it tries first.
     fn open_at(&self, address: IpAddr) -> usize {
         self.dials.values().filter(|dial| dial.destinations.first().is_some_and(|first| first.ip() == address)).count()
             + self.ready.values().filter(|ready| ready.destination.ip() == address).count()
+            + self.handed.values().filter(|handed| handed.destination.ip() == address).count()
+    }
+
+    fn end_dial(&mut self, id: LeaseId) -> Option<Dial> {
+        let dial = self.dials.remove(&id)?;
+        self.marks.extend(dial.destinations.iter().map(|&destination| (destination, false)));
+        Some(dial)
     }
 
     fn keep(&mut self, id: LeaseId, ready: Ready<C>) {
+        self.marks.push((ready.destination, true));
         self.by_destination.entry(ready.destination).or_default().push_back(id);
         self.ready.insert(id, ready);
     }
 
     fn remove(&mut self, id: LeaseId) -> Option<Ready<C>> {
         let ready = self.ready.remove(&id)?;
+        self.marks.push((ready.destination, false));
         if let Some(ids) = self.by_destination.get_mut(&ready.destination) {
             ids.retain(|&other| other != id);
             if ids.is_empty() {

@@ -215,3 +215,178 @@ fn a_guard_refuses_and_a_reset_pauses() {
     assert_eq!(ledger.died(id, Death::Reset, at(3)), Some(2));
     assert_eq!(ledger.order(order("a.example", 3, at(9000)), at(4)), None, "it does not want idle connections");
 }
+
+#[test]
+fn marks_say_where_leases_lead_and_nothing_else() {
+    let mut ledger = ledger(|_| {});
+    let mut count = 0;
+    let mut there = |ledger: &mut Ledger<u32>| {
+        for (destination, more) in std::mem::take(&mut ledger.marks) {
+            assert_eq!(destination, here());
+            count += if more { 1 } else { -1 };
+        }
+        count
+    };
+    let first = ledger.order(order("a.example", 1, at(9000)), at(0)).unwrap();
+    let second = ledger.order(order("a.example", 2, at(9000)), at(0)).unwrap();
+    assert_eq!(there(&mut ledger), 2, "dials count");
+    ledger.dialled(first.id, here(), 7, RTT, 1, at(1));
+    assert_eq!(there(&mut ledger), 2);
+    ledger.failed(second.id, Failure::Unreachable, at(1));
+    assert_eq!(there(&mut ledger), 1);
+    let given = ledger.take(here(), None, at(2), |_, _| Ok(())).unwrap();
+    assert_eq!(there(&mut ledger), 0);
+    ledger.settle(given.id, Fate::Unfit(1), at(3));
+    assert_eq!(there(&mut ledger), 1);
+    ledger.drain(at(4));
+    assert_eq!(there(&mut ledger), 0);
+}
+
+mod properties {
+    use std::collections::{HashMap, HashSet};
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// What may happen to a pool, in any order.
+    #[derive(Clone, Debug)]
+    enum Step {
+        Order { origin: u8, address: u8, lives: u64 },
+        Want { origin: u8, count: u32 },
+        Dialled(usize),
+        Failed(usize, bool),
+        Take { address: u8, dead: bool },
+        Settle(usize, u8),
+        Died(usize, u8),
+        Pass(u64),
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        prop_oneof![
+            4 => (0..4_u8, 0..3_u8, 0..60_000_u64)
+                .prop_map(|(origin, address, lives)| Step::Order { origin, address, lives }),
+            1 => (0..4_u8, 0..3_u32).prop_map(|(origin, count)| Step::Want { origin, count }),
+            4 => any::<usize>().prop_map(Step::Dialled),
+            1 => (any::<usize>(), any::<bool>()).prop_map(|(which, guarded)| Step::Failed(which, guarded)),
+            3 => (0..3_u8, any::<bool>()).prop_map(|(address, dead)| Step::Take { address, dead }),
+            2 => (any::<usize>(), 0..3_u8).prop_map(|(which, how)| Step::Settle(which, how)),
+            1 => (any::<usize>(), 0..4_u8).prop_map(|(which, how)| Step::Died(which, how)),
+            2 => (0..30_000_u64).prop_map(Step::Pass),
+        ]
+    }
+
+    fn origin(number: u8) -> Origin {
+        format!("o{number}.example:80").parse().unwrap()
+    }
+
+    fn pick<T: Clone>(from: &[T], which: usize) -> Option<T> {
+        from.get(which % from.len().max(1)).cloned()
+    }
+
+    proptest! {
+        #[test]
+        fn every_intent_has_one_outcome_and_no_limit_is_passed(steps in prop::collection::vec(step(), 1..200)) {
+            let (total, per_origin) = (5, 2);
+            let mut ledger = ledger(|settings| {
+                settings.total = total;
+                settings.per_origin = per_origin;
+                settings.dial_burst = 1000;
+            });
+            let mut now = at(1);
+            let (mut intents, mut connections) = (0_u64, 0_u32);
+            let mut dials: Vec<Start> = Vec::new();
+            let mut given: Vec<(LeaseId, u32)> = Vec::new();
+            let mut outcomes: HashMap<u64, u32> = HashMap::new();
+            let mut marks: HashMap<SocketAddr, i64> = HashMap::new();
+            let mut open: HashSet<u32> = HashSet::new();
+            for step in steps {
+                match step {
+                    Step::Order { origin: number, address, lives } => {
+                        intents += 1;
+                        let order = LeaseOrder {
+                            origin: origin(number),
+                            addresses: vec![[192, 0, 2, address].into()],
+                            ..order("x.example", intents, now + Duration::from_millis(lives))
+                        };
+                        dials.extend(ledger.order(order, now));
+                    }
+                    Step::Want { origin: number, count } => {
+                        let until = now + Duration::from_secs(30);
+                        ledger.want(origin(number), vec![[192, 0, 2, 9].into()], until, count);
+                        dials.extend(ledger.replenish(now));
+                    }
+                    Step::Dialled(which) => if let Some(start) = pick(&dials, which) {
+                        dials.retain(|other| other.id != start.id);
+                        connections += 1;
+                        open.insert(connections);
+                        let refused = ledger.dialled(start.id, start.destinations[0], 7, RTT, connections, now);
+                        prop_assert_eq!(refused, None);
+                    },
+                    Step::Failed(which, guarded) => if let Some(start) = pick(&dials, which) {
+                        dials.retain(|other| other.id != start.id);
+                        let failure = if guarded { Failure::Guarded } else { Failure::Unreachable };
+                        ledger.failed(start.id, failure, now);
+                    },
+                    Step::Take { address, dead } => {
+                        let destination = SocketAddr::new([192, 0, 2, address].into(), 80);
+                        let mut buried = Vec::new();
+                        let taken = ledger.take(destination, Some(7), now, |&connection, _| {
+                            if dead { buried.push(connection); Err(Death::Spoke) } else { Ok(()) }
+                        });
+                        for connection in buried { prop_assert!(open.remove(&connection)); }
+                        match taken {
+                            Some(taken) => given.push((taken.id, taken.connection)),
+                            None => drop(ledger.is_late(destination, now)),
+                        }
+                    }
+                    Step::Settle(which, how) => if let Some((id, connection)) = pick(&given, which) {
+                        given.retain(|(other, _)| *other != id);
+                        let fate = match how {
+                            0 => Fate::Used,
+                            1 => Fate::Unfit(connection),
+                            _ => Fate::Lost,
+                        };
+                        if how != 1 { open.remove(&connection); }
+                        ledger.settle(id, fate, now);
+                    },
+                    Step::Died(which, how) => {
+                        let ids: Vec<LeaseId> = ledger.ready.keys().copied().collect();
+                        if let Some(id) = pick(&ids, which) {
+                            let deaths = [Death::Closed, Death::Reset, Death::Spoke, Death::Unanswered];
+                            let connection = ledger.died(id, deaths[usize::from(how)], now).unwrap();
+                            prop_assert!(open.remove(&connection));
+                        }
+                    }
+                    Step::Pass(ms) => {
+                        now = now + Duration::from_millis(ms);
+                        let (closed, starts) = ledger.expire(now);
+                        for connection in closed { prop_assert!(open.remove(&connection), "closed once"); }
+                        dials.extend(starts);
+                        dials.extend(ledger.replenish(now));
+                    }
+                }
+                prop_assert!(ledger.dials.len() + ledger.ready.len() + ledger.handed.len() <= total as usize);
+                for number in 0..4 { prop_assert!(ledger.open_to(&origin(number)) <= per_origin as usize); }
+                for outcome in ledger.outcomes.drain(..) { *outcomes.entry(outcome.intent.0).or_default() += 1; }
+                for (destination, more) in ledger.marks.drain(..) {
+                    *marks.entry(destination).or_default() += if more { 1 } else { -1 };
+                }
+                prop_assert!(marks.values().all(|&count| count >= 0));
+                for ready in ledger.ready.values() {
+                    prop_assert!(marks[&ready.destination] > 0, "a lease that nobody would ask for");
+                }
+            }
+            for (id, _) in given { ledger.settle(id, Fate::Lost, now); }
+            ledger.drain(now);
+            for outcome in ledger.outcomes.drain(..) { *outcomes.entry(outcome.intent.0).or_default() += 1; }
+            for (destination, more) in ledger.marks.drain(..) {
+                *marks.entry(destination).or_default() += if more { 1 } else { -1 };
+            }
+            prop_assert!(marks.values().all(|&count| count == 0));
+            for intent in 1..=intents {
+                prop_assert_eq!(outcomes.get(&intent), Some(&1), "intent {}", intent);
+            }
+        }
+    }
+}

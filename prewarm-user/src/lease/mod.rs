@@ -8,6 +8,7 @@
 
 mod counters;
 mod dial;
+mod hints;
 mod ledger;
 mod order;
 mod origins;
@@ -19,6 +20,7 @@ mod warm;
 
 pub use counters::{LeaseCounters, LeaseState, LeaseView, Reason};
 pub use dial::{DialError, Dialer, Dialled, Dialling, Guard, Pacing, TcpDialer, Won, race};
+pub use hints::{Hints, HintsView};
 pub use ledger::{Death, Fate, LeaseId, LeaseOrder};
 pub use order::interleave;
 pub use pool::{Pool, Take, Taken};

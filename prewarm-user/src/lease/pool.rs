@@ -23,6 +23,7 @@ use tokio::{
 use super::{
     counters::{LeaseCounters, LeaseView},
     dial::{DialError, Dialer, Guard, Pacing, race},
+    hints::Hints,
     ledger::{Failure, Fate, LeaseId, LeaseOrder, Ledger, Start},
     probe::prove,
     sockopt,
@@ -70,6 +71,7 @@ pub struct Pool(Arc<Inner>);
 
 struct Inner {
     ledger: Mutex<Ledger<OwnedFd>>,
+    hints: Hints,
     watch: AsyncFd<Watch>,
     dials: Mutex<JoinSet<()>>,
     wake: Notify,
@@ -106,6 +108,7 @@ impl Pool {
         let watch = unsafe { AsyncFd::register_with_interest(watch, Interest::READABLE) }?;
         let pool = Self(Arc::new(Inner {
             ledger: Mutex::new(Ledger::new(settings)),
+            hints: Hints::new()?,
             watch,
             dials: Mutex::default(),
             wake: Notify::new(),
@@ -142,7 +145,7 @@ impl Pool {
     /// Hands out a connection to there that is alive and, where a network namespace is named, lives in that one.
     #[must_use]
     pub fn take(&self, destination: SocketAddr, netns_cookie: Option<u64>) -> Take {
-        let taken = self.change(|ledger, now| {
+        self.change(|ledger, now| {
             let given =
                 ledger.take(destination, netns_cookie, now, |fd, origin| prove(fd.as_fd(), self.speaks_first(origin)));
             let Some(given) = given else { return Take::Miss { late: ledger.is_late(destination, now) } };
@@ -155,9 +158,7 @@ impl Pool {
                 origin: given.origin,
                 intent: given.intent,
             })
-        });
-        self.0.wake.notify_one();
-        taken
+        })
     }
 
     /// Says what became of a connection that was taken.
@@ -167,8 +168,15 @@ impl Pool {
             Fate::Unfit(fd) if self.0.watch.get_ref().add(&fd, id).is_err() => Fate::Lost,
             fate => fate,
         };
-        self.change(|ledger, now| ledger.settle(id, fate, now));
-        self.0.wake.notify_one();
+        let back = matches!(fate, Fate::Unfit(_));
+        let short = self.change(|ledger, now| {
+            ledger.settle(id, fate, now);
+            ledger.is_short()
+        });
+        // What came back expires some time, and what is gone may have to be replaced.
+        if back || short {
+            self.0.wake.notify_one();
+        }
     }
 
     /// What happened so far.
@@ -182,6 +190,12 @@ impl Pool {
     pub fn leases(&self) -> Vec<LeaseView> {
         let now = self.now();
         self.ledger().view(now)
+    }
+
+    /// The page that says where there may be leases, for those who would have to ask.
+    #[must_use]
+    pub fn hints(&self) -> &Hints {
+        &self.0.hints
     }
 
     /// Stops: dials are given up, waiting connections closed, and every intent gets its outcome.
@@ -286,6 +300,9 @@ impl Pool {
         let now = self.now();
         let mut ledger = self.ledger();
         let result = change(&mut ledger, now);
+        for (destination, more) in ledger.marks.drain(..) {
+            self.0.hints.change(destination, more);
+        }
         for outcome in std::mem::take(&mut ledger.outcomes) {
             if self.0.outcomes.try_send(outcome).is_err() {
                 ledger.counters.outcomes_dropped += 1;

@@ -191,6 +191,8 @@ fn special_v6(ip: Ipv6Addr) -> Option<Refusal> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn guard(change: impl FnOnce(&mut GuardSettings)) -> Guard {
@@ -325,5 +327,31 @@ mod tests {
             assert_eq!(guard.client(ip.parse().unwrap()), Err(Refusal::Client), "{ip}");
         }
         assert!(guard.is_own("198.45.1.9".parse().unwrap()) && !guard.is_own("198.45.1.8".parse().unwrap()));
+    }
+
+    proptest! {
+        /// However an inner address is dressed up, it is refused; only the lists of the settings open it.
+        #[test]
+        fn no_form_of_an_inner_address_passes(bits in any::<u32>(), tail in any::<u64>(), net in 0usize..9) {
+            let (base, length) = [
+                ([10, 0, 0, 0], 8), ([172, 16, 0, 0], 12), ([192, 168, 0, 0], 16), ([127, 0, 0, 0], 8),
+                ([169, 254, 0, 0], 16), ([100, 64, 0, 0], 10), ([224, 0, 0, 0], 4), ([0, 0, 0, 0], 8),
+                ([198, 18, 0, 0], 15),
+            ][net];
+            let inner = Ipv4Addr::from(u32::from(Ipv4Addr::from(base)) | (bits >> length));
+            let guard = guard(|_| ());
+            let v4 = u128::from(u32::from(inner));
+            let six = |bits: u128| IpAddr::V6(Ipv6Addr::from_bits(bits));
+            for form in [
+                IpAddr::V4(inner),
+                six(0xffff_0000_0000 | v4),
+                six(0x2002 << 112 | v4 << 80 | u128::from(tail)),
+                six(0x0064_ff9b << 96 | v4),
+                six(0x2001 << 112 | 0x0808_0808 << 64 | u128::from(tail >> 32 << 32) | (v4 ^ 0xffff_ffff)),
+                six(0x2a00 << 112 | 0x5efe << 32 | v4),
+            ] {
+                prop_assert!(guard.check(form, 443).is_err(), "{}", form);
+            }
+        }
     }
 }

@@ -38,7 +38,7 @@ use self::{
 };
 use crate::{
     config::PolicySettings,
-    model::{Action, ActionKind, Intent, IntentId, Outcome, ResourceId, Timestamp, Verdict},
+    model::{Action, ActionKind, Intent, IntentId, Name, Origin, Outcome, ResourceId, Timestamp, Verdict},
 };
 
 /// One intent as `prewarm predictions` shows it.
@@ -56,7 +56,9 @@ pub struct Policy {
     settings: PolicySettings,
     guard: Guard,
     limits: Limits,
-    warm_texts: Vec<(crate::model::Origin, String)>,
+    /// The configured paths, and which of them each name has.
+    warm_paths: Vec<(Origin, String)>,
+    warm_names: HashMap<Name, Vec<u16>>,
     queue: Queue,
     open: Open,
     origins: Origins,
@@ -78,18 +80,21 @@ impl Policy {
     #[must_use]
     pub fn new(settings: &PolicySettings, own: &[IpNet], now: Timestamp) -> Self {
         let bucket = |rate: f64| Bucket::new(rate, rate.max(1.0), now);
-        let warm_texts = settings
-            .warm
-            .iter()
-            .filter_map(|(origin, paths)| Some((origin.parse().ok()?, paths)))
-            .flat_map(|(origin, paths): (crate::model::Origin, _)| {
-                paths.iter().map(move |path| (origin.clone(), path.clone()))
-            })
-            .collect();
+        let (mut warm_paths, mut warm_names) = (Vec::new(), HashMap::<Name, Vec<u16>>::new());
+        for (origin, paths) in &settings.warm {
+            // An origin that is none was told of when the settings were checked.
+            let Ok(origin) = origin.parse::<Origin>() else { continue };
+            for path in paths {
+                let Ok(number) = u16::try_from(warm_paths.len()) else { break };
+                warm_names.entry(origin.name.clone()).or_default().push(number);
+                warm_paths.push((origin.clone(), path.clone()));
+            }
+        }
         Self {
             guard: Guard::new(&settings.guard, own),
             limits: Limits::new(settings),
-            warm_texts,
+            warm_paths,
+            warm_names,
             queue: Queue::new(settings.queue as usize),
             open: Open::default(),
             origins: Origins::new(settings.origins as usize),
@@ -113,7 +118,8 @@ impl Policy {
         let fresh = Self::new(settings, own, now);
         self.guard = fresh.guard;
         self.limits = fresh.limits;
-        self.warm_texts = fresh.warm_texts;
+        (self.warm_paths, self.warm_names) = (fresh.warm_paths, fresh.warm_names);
+        self.prices.iter_mut().for_each(|price| price.set_budget(settings.waste_budget));
         self.rates = fresh.rates;
         self.settings = fresh.settings;
     }
@@ -265,8 +271,9 @@ impl Policy {
     pub fn measured(&mut self, now: Timestamp, resource: ResourceId, port: u16, round_trip: Duration) {
         if port == 0 {
             let sample = round_trip.as_secs_f64() * 1000.0;
-            // Answers from a cache nearby say nothing about what a cold name costs.
-            if (1.0..10_000.0).contains(&sample) {
+            // Answers from a cache nearby say nothing about what a cold name costs, and what came seconds later was
+            // another question's.
+            if (1.0..2000.0).contains(&sample) {
                 self.lookup_ms += 0.02 * (sample - self.lookup_ms);
             }
         } else {
@@ -278,6 +285,11 @@ impl Policy {
     /// each warm-up.
     pub fn caused(&mut self, now: Timestamp, resource: ResourceId) -> bool {
         self.open.echo(now, resource)
+    }
+
+    /// An answer for this resource was seen, so that the next question for it is somebody's.
+    pub fn answered(&mut self, resource: ResourceId) {
+        self.open.answered(resource);
     }
 
     /// What waits and what is under way, best first.
@@ -354,14 +366,14 @@ impl Policy {
     }
 
     /// The action behind a key.
-    fn action(&self, key: Key, name: &crate::model::Name) -> Action {
-        let origin = || crate::model::Origin { name: name.clone(), port: key.port };
+    fn action(&self, key: Key, name: &Name) -> Action {
+        let origin = || Origin { name: name.clone(), port: key.port };
         match key.kind {
             ActionKind::Resolve => Action::Resolve { name: name.clone() },
             ActionKind::Lease => Action::Lease { origin: origin() },
             ActionKind::Warm => Action::Warm {
                 origin: origin(),
-                path: self.warm_texts.get(usize::from(key.path)).map_or_else(String::new, |(_, path)| path.clone()),
+                path: self.warm_paths.get(usize::from(key.path)).map_or_else(String::new, |(_, path)| path.clone()),
             },
         }
     }

@@ -14,8 +14,8 @@ use crate::model::{ActionKind, Intent, IntentId, ResourceId, ResourceMap, Timest
 const LOST_AFTER: Duration = Duration::from_secs(900);
 /// A look-up or a warm request is over after this long.
 const BUSY_FOR: Duration = Duration::from_secs(2);
-/// A question this host sends so soon after a warm-up began is the warm-up's own.
-const ECHO_WITHIN: Duration = Duration::from_secs(2);
+/// A question this host sends so soon after a warm-up began, and before any answer, is the warm-up's own.
+const ECHO_WITHIN: Duration = Duration::from_millis(100);
 
 /// One of them.
 #[derive(Clone, Debug)]
@@ -102,6 +102,15 @@ impl Open {
             }
         }
         false
+    }
+
+    /// An answer came: questions from now on are not the doing of what is open.
+    pub(super) fn answered(&mut self, resource: ResourceId) {
+        for key in self.of(resource) {
+            if let Some(entry) = self.by_key.get_mut(&key) {
+                entry.echoed = true;
+            }
+        }
     }
 
     pub(super) fn intents(&self) -> impl Iterator<Item = Intent> {

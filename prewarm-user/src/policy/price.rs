@@ -21,6 +21,11 @@ impl Price {
         Self { log: 0.0, budget }
     }
 
+    /// Allows another share of unused warm-ups from now on.
+    pub(super) const fn set_budget(&mut self, budget: f64) {
+        self.budget = budget;
+    }
+
     /// A warm-up went unused.
     pub(super) fn wasted(&mut self) {
         self.log = (self.log + STEP).min(BOUNDS.1);

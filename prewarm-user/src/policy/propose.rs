@@ -75,12 +75,13 @@ impl Policy {
             let lease = Key { resource, kind: ActionKind::Lease, port, path: 0 };
             self.consider(now, cause, client, prediction, known, lease);
         }
-        for path in 0..self.warm_texts.len().min(usize::from(u16::MAX)) {
-            let (origin, _) = &self.warm_texts[path];
-            if origin.name == *known.name {
-                let warm = Key { resource, kind: ActionKind::Warm, port: origin.port, path: path as u16 };
-                self.consider(now, cause, client, prediction, known, warm);
-            }
+        if self.warm_names.is_empty() {
+            return;
+        }
+        for path in self.warm_names.get(known.name).cloned().unwrap_or_default() {
+            let port = self.warm_paths[usize::from(path)].0.port;
+            let warm = Key { resource, kind: ActionKind::Warm, port, path };
+            self.consider(now, cause, client, prediction, known, warm);
         }
     }
 

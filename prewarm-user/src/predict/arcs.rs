@@ -1,7 +1,7 @@
 //! What followed what: for each context, how often it occurred, and which resources followed after how long.
 //!
 //! Comes in: contexts as 64-bit keys, and what followed them. Goes out: a context's arcs. Never here: more than the
-//! nodes set aside, 256 bytes each with 20 arcs of 12 bytes. A full set of nodes gives up the one worth least; a full
+//! nodes set aside, 384 bytes each with 28 arcs of 13 bytes. A full set of nodes gives up the one worth least; a full
 //! node gives up its weakest arc (space saving: Metwally, Agrawal, El Abbadi 2005).
 
 use super::{
@@ -10,7 +10,7 @@ use super::{
 };
 
 /// Arcs of one node.
-pub(super) const ARCS: usize = 20;
+pub(super) const ARCS: usize = 28;
 const WAYS: usize = 4;
 /// A node's place and the generation of that place.
 pub(super) type Handle = u32;
@@ -19,14 +19,24 @@ pub(super) const NOWHERE: Handle = u32::MAX;
 
 const PLACE_BITS: u32 = 24;
 /// All counts of a node are halved when it occurred this often: that is how old habits fade.
-const HALVE_AT: u8 = 255;
+const HALVE_AT: u8 = 250;
+
+/// One resource that followed.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Arc<'a> {
+    pub(super) to: Ref,
+    /// How often, by lag.
+    pub(super) lags: &'a Lags,
+    /// How many occurrences before the last completed one it followed last.
+    pub(super) ago: u8,
+}
 
 /// A context.
 #[derive(Clone, Copy, Debug)]
 #[repr(C)]
 pub(super) struct Node {
     key: u64,
-    /// Events since the start when it was used last, to find the idle ones.
+    /// When it was used last, in seconds.
     touched: u32,
     /// How often the context occurred.
     pub(super) count: u8,
@@ -34,17 +44,28 @@ pub(super) struct Node {
     /// Arcs in use.
     used: u8,
     reserved: u8,
-    /// What followed; apart from the counts, so that looking for one reads 80 bytes.
+    /// What followed; apart from the counts, so that looking for one reads 112 bytes.
     to: [Ref; ARCS],
     lags: [Lags; ARCS],
+    /// The node's count when it followed last: how many occurrences ago that was.
+    last: [u8; ARCS],
+    spare: [u8; 4],
 }
 
-const _: () = assert!(size_of::<Node>() == 256, "the documented bytes per node");
+/// Bytes of a node.
+pub(super) const BYTES_EACH: usize = size_of::<Node>();
+
+const _: () = assert!(BYTES_EACH == 384, "the documented bytes per node");
 
 impl Node {
     /// What followed, and when.
-    pub(super) fn arcs(&self) -> impl Iterator<Item = (Ref, &Lags)> {
-        self.to[..usize::from(self.used)].iter().copied().zip(&self.lags)
+    pub(super) fn arcs(&self) -> impl Iterator<Item = Arc<'_>> {
+        (0..usize::from(self.used)).map(|arc| Arc {
+            to: self.to[arc],
+            lags: &self.lags[arc],
+            // The occurrence that goes on now has had no chance yet.
+            ago: self.count.saturating_sub(1).saturating_sub(self.last[arc]),
+        })
     }
 
     /// The context occurred once more.
@@ -55,6 +76,9 @@ impl Node {
                 for count in lags {
                     *count /= 2;
                 }
+            }
+            for last in &mut self.last {
+                *last /= 2;
             }
         }
         self.count += 1;
@@ -88,6 +112,7 @@ impl Node {
             (self.to[weakest], self.lags[weakest]) = (to, [0; BINS]);
             weakest
         };
+        self.last[arc] = self.count;
         let count = &mut self.lags[arc][bin];
         *count = count.saturating_add(1);
     }
@@ -117,6 +142,8 @@ impl Arcs {
             reserved: 0,
             to: [0; ARCS],
             lags: [[0; BINS]; ARCS],
+            last: [0; ARCS],
+            spare: [0; 4],
         };
         Self { nodes: vec![empty; count] }
     }
@@ -132,7 +159,7 @@ impl Arcs {
     }
 
     /// The context of this key occurred: finds or makes its node.
-    pub(super) fn occurred(&mut self, key: u64, event: u32) -> Handle {
+    pub(super) fn occurred(&mut self, key: u64, now: u32) -> Handle {
         let first = self.set(key);
         let at = (first..first + WAYS)
             .find(|&at| self.nodes[at].count > 0 && self.nodes[at].key == key)
@@ -140,9 +167,9 @@ impl Arcs {
                 let victim = (first..first + WAYS)
                     .min_by_key(|&at| {
                         let node = &self.nodes[at];
-                        // Counts of long ago are worth less: one for every 64k events of silence.
-                        let idle = event.wrapping_sub(node.touched) >> 16;
-                        (u32::from(node.count).saturating_sub(idle), node.touched)
+                        // A day of silence takes half. Not by events: a flood of them would age everything.
+                        let days = now.saturating_sub(node.touched) / 86_400;
+                        (u32::from(node.count) * 256 / (1 + days), node.touched)
                     })
                     .unwrap_or(first);
                 let node = &mut self.nodes[victim];
@@ -152,7 +179,7 @@ impl Arcs {
             });
         let node = &mut self.nodes[at];
         node.occurred();
-        node.touched = event;
+        node.touched = now;
         at as u32 | u32::from(node.generation) << PLACE_BITS
     }
 
@@ -200,7 +227,7 @@ mod tests {
                 arcs.followed(handle, to, bin);
                 let node = arcs.get(handle).unwrap();
                 prop_assert!(node.count >= 1 && node.arcs().count() <= ARCS);
-                prop_assert!(node.arcs().any(|arc| arc.0 == to) || node.arcs().count() == ARCS);
+                prop_assert!(node.arcs().any(|arc| arc.to == to) || node.arcs().count() == ARCS);
             }
             prop_assert_eq!(arcs.bytes(), bytes);
         }
@@ -217,7 +244,7 @@ mod tests {
             }
         }
         let node = arcs.get(handle).unwrap();
-        let share = node.arcs().map(|arc| total(arc.1)).sum::<u32>() as f32 / f32::from(node.count);
+        let share = node.arcs().map(|arc| total(arc.lags)).sum::<u32>() as f32 / f32::from(node.count);
         assert!((0.45..0.55).contains(&share), "{share}");
     }
 }

@@ -37,11 +37,15 @@ const TRIALS: usize = 24;
 const KEPT: f64 = 60.0;
 /// How much a learnt rate remembers at most.
 const MEMORY: f32 = 250.0;
+/// How much of the last correction is taken over.
+const CORRECTION: f32 = 0.3;
 /// No opinion.
-const SILENT: u8 = u8::MAX;
+const SILENT: u16 = u16::MAX;
+/// No candidate.
+const NOBODY: u8 = u8::MAX;
 
 /// How far each expert is trusted, beside how much it has seen.
-const TRUST: [f32; EXPERTS] = [1.0, 0.6, 1.0, 0.7, 0.5, 0.3, 0.4, 0.0, 0.4];
+const TRUST: [f32; EXPERTS] = [1.0, 0.6, 1.0, 0.7, 0.5, 0.3, 0.4, 0.0, 0.2];
 
 /// What the experts say of one candidate.
 #[derive(Clone, Copy, Debug)]
@@ -50,7 +54,7 @@ struct Candidate {
     /// The best share so far, to choose among an expert's contexts.
     share: [f32; EXPERTS],
     seen: [f32; EXPERTS],
-    state: [u8; EXPERTS],
+    state: [u16; EXPERTS],
     /// The arc that tells the time to use.
     lags: Lags,
     elapsed: f32,
@@ -62,10 +66,13 @@ struct Candidate {
 /// What is kept of a candidate until its truth is known.
 #[derive(Clone, Copy, Debug)]
 struct Said {
-    state: [u8; EXPERTS],
+    state: [u16; EXPERTS],
     cold: bool,
     logit: f32,
 }
+
+/// Bytes that do not depend on the memory set: learnt rates and the workspace of one prediction.
+const FIXED: usize = 2 * size_of::<[Rates; EXPERTS]>() + CANDIDATES * size_of::<Candidate>() + FINDER;
 
 /// The model.
 #[derive(Debug)]
@@ -83,8 +90,9 @@ pub struct Mixture {
     /// Corrections of the average.
     correction: [[Rate; 33]; 2],
     candidates: Vec<Candidate>,
+    /// How often the last access's contexts occurred before.
+    past: [f32; CONTEXTS],
     finder: Box<[u8; FINDER]>,
-    events: u32,
     /// The latest time seen, in seconds.
     now: f64,
 }
@@ -93,7 +101,8 @@ impl Mixture {
     /// An empty model, with all its memory set aside.
     #[must_use]
     pub fn new(settings: &PredictSettings) -> Self {
-        let bytes = settings.memory_mib as usize * 1024 * 1024;
+        // The learnt rates and the workspace have a fixed size; the tables share the rest.
+        let bytes = (settings.memory_mib as usize * 1024 * 1024).saturating_sub(FIXED);
         let share = |percent: usize, each: usize| bytes / 100 * percent / each;
         let table = |rates: Rates| -> Box<[Rates; EXPERTS]> { Box::new(std::array::from_fn(|_| rates.clone())) };
         let correction = std::array::from_fn(|bucket| Rate::new(rates::squash((bucket as f32 - 16.0) / 2.0), 20.0));
@@ -102,15 +111,15 @@ impl Mixture {
             lead: settings.lead_ms / 1000.0,
             limit: settings.candidates as usize,
             floor: settings.floor,
-            arcs: Arcs::new(share(76, 256)),
+            arcs: Arcs::new(share(76, arcs::BYTES_EACH)),
             resources: Resources::new(share(8, Resources::BYTES_EACH)),
             recent: Recent::new(share(8, Recent::BYTES_EACH).min(4096)),
             trials: Trials::new(share(5, Trials::<Said>::BYTES_EACH).min(1 << 16)),
             rates: [table(Rates::new()), table(Rates::new())],
             correction: [correction; 2],
             candidates: Vec::with_capacity(CANDIDATES),
-            finder: Box::new([SILENT; FINDER]),
-            events: 0,
+            past: [0.0; CONTEXTS],
+            finder: Box::new([NOBODY; FINDER]),
             now: 0.0,
         }
     }
@@ -140,32 +149,47 @@ impl Mixture {
 
     /// Gathers what every context of the client's burst says.
     fn gather(&mut self, client: ClientKey) {
-        self.finder.fill(SILENT);
+        self.finder.fill(NOBODY);
         self.candidates.clear();
+        self.past = [0.0; CONTEXTS];
         let Some(burst) = self.recent.get(client) else { return };
         for (place, step) in burst.steps().iter().take(ASKED).enumerate() {
             let elapsed = (self.now - step.at) as f32;
             if elapsed > lags::WINDOW {
                 break;
             }
-            let (until, horizon) =
-                (lags::shares_between(0.0, elapsed), lags::shares_between(elapsed, elapsed + self.horizon as f32));
+            // What came up to now, and what came later: the counts look as far ahead as they reach, because what they
+            // are worth for the horizon is learnt.
+            let (until, ahead) = (lags::shares_between(0.0, elapsed), lags::shares_between(elapsed, lags::WINDOW));
+            let came = &burst.steps()[..place];
             for (context, &handle) in step.contexts.iter().enumerate() {
                 let expert = if place == 0 { context } else { CONTEXTS + context };
                 let Some(node) = self.arcs.get(handle) else { continue };
-                for (to, lags) in node.arcs() {
-                    let before = lags::mass(lags, &until);
-                    let hits = lags::mass(lags, &horizon);
-                    let trials = (f32::from(node.count) - before).max(hits).max(1.0);
-                    let Some(candidate) = find(&mut self.candidates, &mut self.finder, to) else { continue };
+                // The occurrence that brought us here has no outcome yet.
+                let past = f32::from(node.count) - 1.0;
+                if past < 1.0 {
+                    continue;
+                }
+                if place == 0 {
+                    self.past[context] = past;
+                }
+                for arc in node.arcs() {
+                    // What has come since then is no longer due, and this very time is in the counts already.
+                    if came.iter().any(|step| step.resource == arc.to) {
+                        continue;
+                    }
+                    let before = lags::mass(arc.lags, &until);
+                    let hits = lags::mass(arc.lags, &ahead);
+                    let trials = (past - before).max(hits).max(1.0);
+                    let Some(candidate) = find(&mut self.candidates, &mut self.finder, arc.to) else { continue };
                     let share = hits / (trials + 1.5);
                     if candidate.state[expert] == SILENT || share > candidate.share[expert] {
                         candidate.share[expert] = share;
                         candidate.seen[expert] = trials;
-                        candidate.state[expert] = rates::state(hits, trials);
+                        candidate.state[expert] = rates::state(hits, trials, arc.ago);
                         let evidence = share * TRUST[expert];
                         if evidence >= candidate.evidence {
-                            (candidate.evidence, candidate.lags, candidate.elapsed) = (evidence, *lags, elapsed);
+                            (candidate.evidence, candidate.lags, candidate.elapsed) = (evidence, *arc.lags, elapsed);
                         }
                     }
                 }
@@ -178,7 +202,7 @@ impl Mixture {
 
     /// Mixes what the experts said into one logit for each candidate.
     fn mix(&mut self) {
-        let (now, resources, all) = (self.now, &self.resources, &self.rates);
+        let (now, resources, all, past) = (self.now, &self.resources, &self.rates, self.past);
         self.candidates.retain_mut(|candidate| {
             let Some(resource) = resources.get(candidate.resource) else { return false };
             candidate.cold = resource.kept_until <= now;
@@ -186,8 +210,15 @@ impl Mixture {
                 let age = (now - resource.last) as f32;
                 let phase = (rates::fast_log2(age / resource.interval) * 2.0 + 8.0).clamp(0.0, 15.0) as u8;
                 let pace = (rates::fast_log2(resource.interval) / 2.0).clamp(0.0, 7.0) as u8;
-                candidate.state[RHYTHM] = pace * 16 + phase;
+                candidate.state[RHYTHM] = u16::from(pace * 16 + phase);
                 candidate.seen[RHYTHM] = f32::from(resource.count);
+            }
+            for (context, &trials) in past.iter().enumerate() {
+                // A context that knows others only has a say as well: never, so far.
+                if trials >= 1.0 && candidate.state[context] == SILENT {
+                    candidate.state[context] = rates::state(0.0, trials, u8::MAX);
+                    candidate.seen[context] = trials;
+                }
             }
             let rates = &all[usize::from(!candidate.cold)];
             let (mut sum, mut weights) = (0.0, 0.0);
@@ -196,7 +227,9 @@ impl Mixture {
                 if state == SILENT {
                     continue;
                 }
-                let weight = TRUST[expert] * candidate.seen[expert] / (candidate.seen[expert] + 2.0);
+                // The better the last access is known, the less the earlier ones add: the escape between them.
+                let escape = if (CONTEXTS..RHYTHM).contains(&expert) { 1.0 / (1.0 + past[0]) } else { 1.0 };
+                let weight = escape * TRUST[expert] * candidate.seen[expert] / (candidate.seen[expert] + 2.0);
                 sum += weight * rates[expert].0[usize::from(state)].logit;
                 weights += weight;
             }
@@ -210,7 +243,7 @@ impl Mixture {
         let (low, part) = correction_place(candidate.logit);
         let table = &self.correction[usize::from(!candidate.cold)];
         let learnt = table[low].probability() * (1.0 - part) + table[low + 1].probability() * part;
-        f64::from(0.5 * learnt + 0.5 * rates::squash(candidate.logit)).clamp(0.0, 1.0)
+        f64::from(CORRECTION * learnt + (1.0 - CORRECTION) * rates::squash(candidate.logit)).clamp(0.0, 1.0)
     }
 }
 
@@ -225,7 +258,7 @@ fn find<'a>(candidates: &'a mut Vec<Candidate>, finder: &mut [u8; FINDER], resou
     let mut slot = (resource.wrapping_mul(0x9e37_79b9) >> 24) as usize % FINDER;
     loop {
         match finder[slot] {
-            SILENT => break,
+            NOBODY => break,
             at if candidates[usize::from(at)].resource == resource => return candidates.get_mut(usize::from(at)),
             _ => slot = (slot + 1) % FINDER,
         }
@@ -252,7 +285,7 @@ impl Predictor for Mixture {
     fn learn(&mut self, now: Timestamp, client: ClientKey, resource: ResourceId) {
         let now = self.advance(now);
         self.settle();
-        self.events = self.events.wrapping_add(1);
+        let seconds = now as u32;
         let at = self.resources.intern(resource, now);
         if let Some(known) = self.resources.get_mut(at) {
             self.trials.hit(known.trial, at, now, self.lead);
@@ -293,20 +326,19 @@ impl Predictor for Mixture {
         let (before, earlier) = (others.next(), others.next());
         let current = u64::from(at);
         let mut contexts = [NOWHERE; CONTEXTS];
-        contexts[0] = self.arcs.occurred(arcs::key(&[1, current]), self.events);
-        contexts[1] =
-            self.arcs.occurred(arcs::key(&[2, current, client.0 as u64, (client.0 >> 64) as u64]), self.events);
+        contexts[0] = self.arcs.occurred(arcs::key(&[1, current]), seconds);
+        contexts[1] = self.arcs.occurred(arcs::key(&[2, current, client.0 as u64, (client.0 >> 64) as u64]), seconds);
         // A longer context is worth a node only where the shorter one came before.
         let came_before = |arcs: &Arcs, handle: Handle| arcs.get(handle).is_some_and(|node| node.count >= 2);
         if let Some(before) = before
             && came_before(&self.arcs, contexts[0])
         {
-            contexts[2] = self.arcs.occurred(arcs::key(&[3, current, before.resource.into()]), self.events);
+            contexts[2] = self.arcs.occurred(arcs::key(&[3, current, before.resource.into()]), seconds);
             if let Some(earlier) = earlier
                 && came_before(&self.arcs, contexts[2])
             {
                 let key = arcs::key(&[4, current, before.resource.into(), earlier.resource.into()]);
-                contexts[3] = self.arcs.occurred(key, self.events);
+                contexts[3] = self.arcs.occurred(key, seconds);
             }
         }
         burst.push(Step { resource: at, at: now, contexts });
@@ -350,10 +382,8 @@ impl Predictor for Mixture {
             + self.resources.bytes()
             + self.recent.bytes()
             + self.trials.bytes()
-            + 2 * size_of::<[Rates; EXPERTS]>()
-            + self.candidates.capacity() * size_of::<Candidate>()
-            + FINDER
+            + FIXED
     }
 }
 
-const _: () = assert!(BURST >= ASKED && CANDIDATES < SILENT as usize);
+const _: () = assert!(BURST >= ASKED && CANDIDATES < NOBODY as usize);

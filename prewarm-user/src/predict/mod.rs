@@ -48,3 +48,6 @@ pub trait Predictor: std::fmt::Debug + Send {
     /// Bytes taken, all included.
     fn bytes(&self) -> usize;
 }
+
+#[cfg(test)]
+mod tests;

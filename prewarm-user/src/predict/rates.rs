@@ -3,14 +3,29 @@
 //! "Followed 2 of 3 times" is worth what it turned out to be worth, in this place, for this kind of context. Comes in:
 //! states and whether they came true. Goes out: a probability, in the logit domain.
 
-/// States of one expert: counts below 8 exactly, above by size and ratio.
-pub(super) const STATES: usize = 128;
+/// States of one expert: counts below 8 exactly, above by size and ratio, each by how long ago the last hit was.
+pub(super) const STATES: usize = COUNTS * AGES;
+const COUNTS: usize = 128;
+const AGES: usize = 3;
+
+/// Trials that the start is worth.
+const PRIOR: f32 = 40.0;
 
 const EXACT: u32 = 8;
 const RATIOS: u32 = 24;
 
-/// The state of `hits` in `trials`; `hits` is no more than `trials`, and there is at least one trial.
-pub(super) fn state(hits: f32, trials: f32) -> u8 {
+/// The state of `hits` in `trials`, the last of them `ago` trials before the latest.
+pub(super) fn state(hits: f32, trials: f32, ago: u8) -> u16 {
+    let age = match ago {
+        0 => 0,
+        1 | 2 => 1,
+        _ => 2,
+    };
+    age * COUNTS as u16 + u16::from(counts(hits, trials))
+}
+
+/// `hits` is no more than `trials`, and there is at least one trial.
+fn counts(hits: f32, trials: f32) -> u8 {
     let trials = trials.max(1.0);
     let hits = hits.clamp(0.0, trials);
     let rounded = trials.round() as u32;
@@ -86,7 +101,10 @@ impl Rates {
         for trials in 1..300u32 {
             for hits in 0..=trials {
                 let (hits, trials) = (hits as f32, trials as f32);
-                rates[usize::from(state(hits, trials))] = Rate::new((hits + 0.3) / (trials + 1.5), 4.0);
+                let start = Rate::new((hits + 0.3) / (trials + 1.5), PRIOR);
+                for age in 0..AGES {
+                    rates[age * COUNTS + usize::from(counts(hits, trials))] = start;
+                }
             }
         }
         Self(rates)
@@ -103,7 +121,7 @@ mod tests {
         for trials in 1..=255u32 {
             let mut last = 0;
             for hits in 0..=trials {
-                let state = state(hits as f32, trials as f32);
+                let state = state(hits as f32, trials as f32, 0);
                 assert!(usize::from(state) < STATES && state >= last);
                 last = state;
                 assert!((0.0..=1.0).contains(&rates.0[usize::from(state)].probability()));

@@ -85,9 +85,9 @@ impl Resources {
         }
         let first = self.set(id);
         let worth = |resource: &Resource| {
-            // An hour of silence takes as much as half of the accesses.
-            let hours = ((now - resource.last) / 3600.0).clamp(0.0, 40.0);
-            (f64::from(resource.count.min(255)) * (-0.7 * hours).exp(), resource.last)
+            // A day of silence takes half, two take two thirds: a habit of once a week outlives what came once.
+            let days = ((now - resource.last) / 86_400.0).max(0.0);
+            (f64::from(resource.count.min(255)) / (1.0 + days), resource.last)
         };
         let victim = (first..first + WAYS)
             .min_by(|&a, &b| {

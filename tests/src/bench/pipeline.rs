@@ -148,7 +148,7 @@ pub fn run() -> Vec<Row> {
         let before = super::nanos();
         let driven = drive(&mut decider, observations, |at| at);
         let seconds = (super::nanos() - before) as f64 / 1e9;
-        rows.push(Row::new(case, "prewarm", "decide_events_per_second", count / seconds, "1/s"));
+        rows.push(Row::new(case, "decide-only", "events_per_second", count / seconds, "1/s"));
         rows.push(Row::new(case, "prewarm", "decide_intents", driven.intents as f64, ""));
         rows.push(Row::new(case, "prewarm", "decide_bytes", decider.bytes() as f64, "bytes"));
     }

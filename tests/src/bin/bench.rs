@@ -10,7 +10,10 @@ use std::{
 
 use anyhow::{Context as _, Result};
 use clap::{Parser, ValueEnum};
-use prewarm_tests::{bench, report::Report};
+use prewarm_tests::{
+    bench::{self, Row},
+    report::Report,
+};
 
 /// A benchmark.
 #[derive(Debug, Parser)]
@@ -50,7 +53,7 @@ fn main() -> ExitCode {
 fn run(arguments: &Arguments) -> Result<()> {
     let (name, rows) = match arguments.name {
         Name::Xdp => anyhow::bail!("lands with the kernel side"),
-        Name::Pipeline => ("pipeline", bench::pipeline::run()),
+        Name::Pipeline => ("pipeline", pipeline()?),
     };
     let mut report = Report::new(name);
     report.results = rows;
@@ -60,6 +63,13 @@ fn run(arguments: &Arguments) -> Result<()> {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         other => other.context("write to standard output"),
     }
+}
+
+/// The whole pipeline, beside its deciding half alone.
+fn pipeline() -> Result<Vec<Row>> {
+    let mut rows = bench::live::run()?;
+    rows.extend(bench::pipeline::run());
+    Ok(rows)
 }
 
 #[expect(clippy::print_stderr, reason = "complaints of a tool belong on standard error")]

@@ -7,14 +7,14 @@ use std::{
     io::{BufRead, BufReader, Read, Write},
     net::{IpAddr, SocketAddr, TcpListener, TcpStream},
     path::PathBuf,
-    process::{Command, Output},
+    process::{Child, Command, Output, Stdio},
     sync::{Arc, Mutex},
     thread,
     time::Duration,
 };
 
 use prewarm_user::{
-    config::lease::LeaseSettings,
+    config::LeaseSettings,
     handover::serve::serve_take,
     lease::{LeaseCounters, LeaseOrder, LeaseState, Pool, Reason, TcpDialer},
     model::{IntentId, Outcome, ResourceId, Timestamp},
@@ -163,7 +163,18 @@ impl Daemon {
     /// With a patience that a machine busy with other tests does not exhaust: what is asserted here is which
     /// connection a program gets, not how fast.
     pub(crate) fn exec<S: AsRef<OsStr>>(&self, command: impl IntoIterator<Item = S>) -> Run {
-        Run::with(&["--patience", "5000"], &self.socket, command)
+        Run::patient(&self.socket, command)
+    }
+}
+
+/// A program that runs beside the test and does not outlive it, whatever becomes of the test.
+pub(crate) struct Beside(pub(crate) Child);
+
+impl Drop for Beside {
+    fn drop(&mut self) {
+        // It may have ended by itself, as most tests want it to.
+        drop(self.0.kill());
+        drop(self.0.wait());
     }
 }
 
@@ -178,6 +189,11 @@ impl Run {
         Self::with(&[], socket, command)
     }
 
+    /// One that waits for a daemon that is only slow.
+    pub(crate) fn patient<S: AsRef<OsStr>>(socket: &std::path::Path, command: impl IntoIterator<Item = S>) -> Self {
+        Self::with(&["--patience", "5000"], socket, command)
+    }
+
     fn with<S: AsRef<OsStr>>(flags: &[&str], socket: &std::path::Path, command: impl IntoIterator<Item = S>) -> Self {
         let report = tempfile::NamedTempFile::new().unwrap();
         let mut exec = Command::new(env!("CARGO_BIN_EXE_exec-under-test"));
@@ -188,6 +204,11 @@ impl Run {
     /// Runs it to its end.
     pub(crate) fn output(&mut self) -> Output {
         self.command.output().unwrap()
+    }
+
+    /// Starts it, with its output in a pipe.
+    pub(crate) fn start(&mut self) -> Beside {
+        Beside(self.command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap())
     }
 
     /// Runs it to its end, which must be a good one; what it printed.

@@ -1,11 +1,6 @@
 //! The program keeps its process: exit codes, signals, pipes, and nothing left behind.
 
-use std::{
-    io::Read,
-    os::unix::process::ExitStatusExt,
-    path::Path,
-    process::{Command, Stdio},
-};
+use std::{io::Read, os::unix::process::ExitStatusExt, path::Path, process::Command};
 
 use super::{
     bench::{Daemon, Origin, Run, wait_for},
@@ -37,9 +32,9 @@ fn the_program_is_the_process_that_was_started() {
     let daemon = Daemon::start();
     let mut run =
         daemon.exec(["sh", "-c", "echo $$ $PPID; ps -o pid= --ppid $$ | wc -l; cat /proc/$$/wchan >/dev/null"]);
-    let child = run.command.stdout(Stdio::piped()).spawn().unwrap();
-    let pid = child.id();
-    let text = String::from_utf8(child.wait_with_output().unwrap().stdout).unwrap();
+    let mut child = run.start();
+    let pid = child.0.id();
+    let text = std::io::read_to_string(child.0.stdout.take().unwrap()).unwrap();
     let mut words = text.split_whitespace();
     assert_eq!(words.next(), Some(pid.to_string().as_str()));
     assert_eq!(words.next(), Some(std::process::id().to_string().as_str()));
@@ -60,11 +55,10 @@ fn a_pipe_ends_when_the_program_ends() {
     let daemon = Daemon::start();
     // The background child keeps the filter, and so the guardian, alive after the program has gone.
     let mut run = daemon.exec(["sh", "-c", "(exec >&- 2>&-; sleep 30) & echo $!"]);
-    let mut child = run.command.stdout(Stdio::piped()).spawn().unwrap();
-    let mut text = String::new();
-    child.stdout.take().unwrap().read_to_string(&mut text).unwrap();
-    child.wait().unwrap();
-    assert_eq!(processes(&daemon.socket).len(), 2, "guardian and supervisor stay for the child");
+    let mut child = run.start();
+    let text = std::io::read_to_string(child.0.stdout.take().unwrap()).unwrap();
+    child.0.wait().unwrap();
+    wait_for("guardian and supervisor stay for the child", || processes(&daemon.socket).len() == 2);
     let sleeper = nix::unistd::Pid::from_raw(text.trim().parse().unwrap());
     nix::sys::signal::kill(sleeper, nix::sys::signal::Signal::SIGKILL).unwrap();
     wait_for("nobody is left", || processes(&daemon.socket).is_empty());
@@ -74,9 +68,10 @@ fn a_pipe_ends_when_the_program_ends() {
 fn a_terminals_signals_reach_the_program_only() {
     let daemon = Daemon::start();
     let mut run = daemon.exec(["sh", "-c", "trap 'exit 5' INT; echo ready; while :; do sleep 0.01; done"]);
-    let mut child = run.command.stdout(Stdio::piped()).spawn().unwrap();
-    child.stdout.as_mut().unwrap().read_exact(&mut [0; 6]).unwrap();
-    let program = child.id().cast_signed();
+    let mut child = run.start();
+    child.0.stdout.as_mut().unwrap().read_exact(&mut [0; 6]).unwrap();
+    let program = child.0.id().cast_signed();
+    wait_for("guardian and supervisor are there", || processes(&daemon.socket).len() == 2);
     for (name, pid) in processes(&daemon.socket) {
         let session = nix::unistd::getsid(Some(pid)).unwrap();
         assert_ne!(session, nix::unistd::getsid(None).unwrap(), "{name} has a session of its own");
@@ -84,7 +79,7 @@ fn a_terminals_signals_reach_the_program_only() {
     }
     assert_eq!(processes(&daemon.socket).len(), 2, "a polite signal does not take a live program's guardian away");
     nix::sys::signal::kill(nix::unistd::Pid::from_raw(program), nix::sys::signal::Signal::SIGINT).unwrap();
-    assert_eq!(child.wait().unwrap().code(), Some(5));
+    assert_eq!(child.0.wait().unwrap().code(), Some(5));
     wait_for("nobody is left", || processes(&daemon.socket).is_empty());
 }
 

@@ -31,19 +31,6 @@ const OPTIONS: &[(libc::c_int, libc::c_int)] = &[
     (libc::SOL_SOCKET, libc::SO_TIMESTAMP),
     (libc::SOL_SOCKET, libc::SO_TIMESTAMPNS),
     (libc::SOL_SOCKET, libc::SO_TIMESTAMPING),
-    // The type of service comes before the priority, because setting it sets the priority too.
-    (libc::SOL_IP, libc::IP_TOS),
-    (libc::SOL_IP, libc::IP_TTL),
-    (libc::SOL_IP, libc::IP_MTU_DISCOVER),
-    (libc::SOL_IP, libc::IP_RECVERR),
-    (libc::SOL_IP, libc::IP_RECVTOS),
-    (libc::SOL_IP, libc::IP_MINTTL),
-    (libc::SOL_IPV6, libc::IPV6_TCLASS),
-    (libc::SOL_IPV6, libc::IPV6_UNICAST_HOPS),
-    (libc::SOL_IPV6, libc::IPV6_MTU_DISCOVER),
-    (libc::SOL_IPV6, libc::IPV6_RECVERR),
-    (libc::SOL_IPV6, libc::IPV6_RECVTCLASS),
-    (libc::SOL_IPV6, libc::IPV6_MINHOPCOUNT),
     (libc::SOL_SOCKET, libc::SO_PRIORITY),
     (libc::IPPROTO_TCP, libc::TCP_KEEPIDLE),
     (libc::IPPROTO_TCP, libc::TCP_KEEPINTVL),
@@ -56,6 +43,26 @@ const OPTIONS: &[(libc::c_int, libc::c_int)] = &[
     (libc::IPPROTO_TCP, libc::TCP_QUICKACK),
     (libc::IPPROTO_TCP, libc::TCP_THIN_LINEAR_TIMEOUTS),
     (libc::IPPROTO_TCP, libc::TCP_INQ),
+];
+
+/// Those of an IPv4 socket. They come first, because the type of service sets the priority too.
+const OPTIONS_V4: &[(libc::c_int, libc::c_int)] = &[
+    (libc::SOL_IP, libc::IP_TOS),
+    (libc::SOL_IP, libc::IP_TTL),
+    (libc::SOL_IP, libc::IP_MTU_DISCOVER),
+    (libc::SOL_IP, libc::IP_RECVERR),
+    (libc::SOL_IP, libc::IP_RECVTOS),
+    (libc::SOL_IP, libc::IP_MINTTL),
+];
+
+/// Those of an IPv6 socket.
+const OPTIONS_V6: &[(libc::c_int, libc::c_int)] = &[
+    (libc::SOL_IPV6, libc::IPV6_TCLASS),
+    (libc::SOL_IPV6, libc::IPV6_UNICAST_HOPS),
+    (libc::SOL_IPV6, libc::IPV6_MTU_DISCOVER),
+    (libc::SOL_IPV6, libc::IPV6_RECVERR),
+    (libc::SOL_IPV6, libc::IPV6_RECVTCLASS),
+    (libc::SOL_IPV6, libc::IPV6_MINHOPCOUNT),
 ];
 
 /// Why a lease could not be made alike.
@@ -77,54 +84,111 @@ pub(super) enum CarryError {
     Flags(#[from] nix::Error),
 }
 
-/// Carries everything over.
-pub(super) fn carry(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> Result<(), CarryError> {
-    for &(level, name) in OPTIONS {
-        option(from, to, level, name).map_err(|source| CarryError::Option { level, name, source })?;
-    }
-    window_clamp(from, to);
-    buffers(from, to);
-    let flags = OFlag::from_bits_retain(fcntl(from, FcntlArg::F_GETFL)?);
-    if OFlag::from_bits_retain(fcntl(to, FcntlArg::F_GETFL)?) != flags {
-        fcntl(to, FcntlArg::F_SETFL(flags))?;
-    }
-    Ok(())
+/// What a program's socket is like.
+#[derive(Debug)]
+pub(super) struct Options {
+    v4: bool,
+    values: Vec<Value>,
+    /// Zero before the handshake unless the program set it, never zero after it: so it can't be compared.
+    window_clamp: i32,
+    /// The buffers that the program fixed, as their plain and their privileged option, with their size.
+    buffers: Vec<(libc::c_int, libc::c_int, i32)>,
+    flags: OFlag,
 }
 
-/// Carries one over, if it differs.
-fn option(from: BorrowedFd<'_>, to: BorrowedFd<'_>, level: libc::c_int, name: libc::c_int) -> io::Result<()> {
-    let (mut wanted, mut found) = ([0; 16], [0; 16]);
-    let Ok(length) = sockopt::read(from, level, name, &mut wanted) else { return Ok(()) };
-    let Ok(_length) = sockopt::read(to, level, name, &mut found) else { return Ok(()) };
-    if wanted == found { Ok(()) } else { sockopt::write(to, level, name, &wanted[..length]) }
+/// One option and its value, with the length the kernel gave it.
+#[derive(Clone, Copy, Debug)]
+struct Value {
+    level: libc::c_int,
+    name: libc::c_int,
+    bytes: [u8; 16],
+    length: usize,
 }
 
-/// Zero before the handshake unless the program set it, never zero after it: so it can't be compared.
-fn window_clamp(from: BorrowedFd<'_>, to: BorrowedFd<'_>) {
-    if let Ok(clamp) = sockopt::int(from, libc::IPPROTO_TCP, libc::TCP_WINDOW_CLAMP)
-        && clamp != 0
-    {
-        // The kernel rounds it; a window that could not be clamped is only faster.
-        drop(sockopt::write(to, libc::IPPROTO_TCP, libc::TCP_WINDOW_CLAMP, &clamp.to_ne_bytes()));
+impl Value {
+    fn of(socket: BorrowedFd<'_>, level: libc::c_int, name: libc::c_int) -> Option<Self> {
+        let mut bytes = [0; 16];
+        let length = sockopt::read(socket, level, name, &mut bytes).ok()?;
+        Some(Self { level, name, bytes, length })
+    }
+
+    /// All that a socket of this family has. Two sockets of one family have the same options in the same order.
+    fn all(socket: BorrowedFd<'_>, v4: bool) -> Vec<Self> {
+        let family = if v4 { OPTIONS_V4 } else { OPTIONS_V6 };
+        family.iter().chain(OPTIONS).filter_map(|&(level, name)| Self::of(socket, level, name)).collect()
     }
 }
 
-/// Buffers follow the program only where it fixed them: untouched ones grow with the connection, and the lease's may
-/// have grown already.
-fn buffers(from: BorrowedFd<'_>, to: BorrowedFd<'_>) {
-    let Ok(locked) = sockopt::int(from, libc::SOL_SOCKET, SO_BUF_LOCK) else { return };
-    for (bit, name, forced) in [(1, libc::SO_SNDBUF, libc::SO_SNDBUFFORCE), (2, libc::SO_RCVBUF, libc::SO_RCVBUFFORCE)]
-    {
-        if locked & bit != 0
-            && let Ok(size) = sockopt::int(from, libc::SOL_SOCKET, name)
-        {
+/// What leases are like before they are given a program's options. A daemon opens all alike, so one of each family is
+/// read and stands for the others: that halves the system calls of a hand-over.
+#[derive(Debug, Default)]
+pub(super) struct Baseline {
+    v4: Option<Vec<Value>>,
+    v6: Option<Vec<Value>>,
+}
+
+impl Baseline {
+    fn of(&mut self, lease: BorrowedFd<'_>, v4: bool) -> &[Value] {
+        let known = if v4 { &mut self.v4 } else { &mut self.v6 };
+        known.get_or_insert_with(|| Value::all(lease, v4))
+    }
+}
+
+impl Options {
+    /// Reads them from the program's socket.
+    pub(super) fn of(socket: BorrowedFd<'_>, v4: bool) -> nix::Result<Self> {
+        let int = |level, name| sockopt::int(socket, level, name).unwrap_or(0);
+        // Buffers follow the program only where it fixed them: untouched ones grow with the connection, and the
+        // lease's may have grown already.
+        let locked = int(libc::SOL_SOCKET, SO_BUF_LOCK);
+        let buffers = [(1, libc::SO_SNDBUF, libc::SO_SNDBUFFORCE), (2, libc::SO_RCVBUF, libc::SO_RCVBUFFORCE)];
+        Ok(Self {
+            v4,
+            values: Value::all(socket, v4),
+            window_clamp: int(libc::IPPROTO_TCP, libc::TCP_WINDOW_CLAMP),
+            buffers: buffers
+                .into_iter()
+                .filter(|(bit, ..)| locked & bit != 0)
+                .map(|(_, plain, forced)| (plain, forced, int(libc::SOL_SOCKET, plain)))
+                .collect(),
+            flags: OFlag::from_bits_retain(fcntl(socket, FcntlArg::F_GETFL)?),
+        })
+    }
+
+    /// Gives them to a lease that nobody has had yet, where they differ.
+    pub(super) fn grant(&self, lease: BorrowedFd<'_>, baseline: &mut Baseline) -> Result<(), CarryError> {
+        let baseline = baseline.of(lease, self.v4);
+        for value in &self.values {
+            let &Value { level, name, bytes, length } = value;
+            // An option that leases do not have is none of this kernel's for connected sockets.
+            let differs = baseline
+                .iter()
+                .find(|found| (found.level, found.name) == (level, name))
+                .is_some_and(|found| found.bytes != bytes);
+            if differs {
+                sockopt::write(lease, level, name, &bytes[..length]).map_err(|source| CarryError::Option {
+                    level,
+                    name,
+                    source,
+                })?;
+            }
+        }
+        if self.window_clamp != 0 {
+            // The kernel rounds it; a window that could not be clamped is only faster.
+            drop(sockopt::write(lease, libc::IPPROTO_TCP, libc::TCP_WINDOW_CLAMP, &self.window_clamp.to_ne_bytes()));
+        }
+        for &(plain, forced, size) in &self.buffers {
             // The kernel doubles what it is told. The forced form goes beyond the system's limit, as the program may
             // have; without the privilege the plain one comes as near as it can.
             let half = (size / 2).to_ne_bytes();
-            if sockopt::write(to, libc::SOL_SOCKET, forced, &half).is_err() {
-                drop(sockopt::write(to, libc::SOL_SOCKET, name, &half));
+            if sockopt::write(lease, libc::SOL_SOCKET, forced, &half).is_err() {
+                drop(sockopt::write(lease, libc::SOL_SOCKET, plain, &half));
             }
         }
+        if OFlag::from_bits_retain(fcntl(lease, FcntlArg::F_GETFL)?) != self.flags {
+            fcntl(lease, FcntlArg::F_SETFL(self.flags))?;
+        }
+        Ok(())
     }
 }
 
@@ -153,7 +217,7 @@ mod tests {
         program.set_ttl_v4(33).unwrap();
         program.set_tcp_user_timeout(Some(Duration::from_secs(7))).unwrap();
 
-        carry(program.as_fd(), lease.as_fd()).unwrap();
+        Options::of(program.as_fd(), true).unwrap().grant(lease.as_fd(), &mut Baseline::default()).unwrap();
         let lease = SockRef::from(&lease);
         assert!(lease.keepalive().unwrap());
         assert_eq!(lease.tcp_keepalive_time().unwrap(), Duration::from_secs(99));
@@ -173,7 +237,7 @@ mod tests {
         let lease = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let before = SockRef::from(&lease).recv_buffer_size().unwrap();
         let program = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
-        carry(program.as_fd(), lease.as_fd()).unwrap();
+        Options::of(program.as_fd(), true).unwrap().grant(lease.as_fd(), &mut Baseline::default()).unwrap();
         let lease = SockRef::from(&lease);
         assert_eq!(lease.recv_buffer_size().unwrap(), before);
         assert!(!lease.keepalive().unwrap());

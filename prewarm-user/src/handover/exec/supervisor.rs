@@ -5,18 +5,23 @@
 //! never blocks on one program: questions are sent as they come and answered in any order.
 
 use std::{
+    io,
+    net::SocketAddr,
     os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd},
     time::Duration,
 };
 
 use nix::{
     poll::{PollFd, PollFlags, ppoll},
-    sys::time::TimeSpec,
+    sys::{
+        socket::{SockType, getsockopt, sockopt::SockType as SocketType},
+        time::TimeSpec,
+    },
 };
 
 use super::{
     board::{Board, SLOTS, Slot},
-    carry::carry,
+    carry::{Baseline, Options},
     clock::now,
     fitness,
     listener::Listener,
@@ -26,7 +31,7 @@ use super::{
 use crate::{
     handover::{
         protocol::{Settled, Want},
-        source::{Answer, LeaseSource},
+        source::{Answer, LeaseSource, Prospect},
     },
     lease::sockopt,
     model::Timestamp,
@@ -47,6 +52,8 @@ struct Pending {
     target: Target,
     socket: OwnedFd,
     want: Want,
+    /// What a lease has to be like, or why there is no use for one.
+    wishes: Result<Wishes, Tally>,
     deadline: Timestamp,
 }
 
@@ -57,13 +64,24 @@ pub(super) struct Supervisor<'a, S> {
     board: &'static Board,
     source: S,
     patience: Duration,
+    baseline: Baseline,
     pending: [Option<Pending>; SLOTS],
+    /// Where the call leads that was just found to have no lease.
+    passed: Option<SocketAddr>,
 }
 
 impl<'a, S: LeaseSource> Supervisor<'a, S> {
     /// A supervisor with nothing in its hands. `patience` is how long a program may wait for an answer.
-    pub(super) const fn new(listener: &'a Listener, board: &'static Board, source: S, patience: Duration) -> Self {
-        Self { listener, board, source, patience, pending: [const { None }; SLOTS] }
+    pub(super) fn new(listener: &'a Listener, board: &'static Board, source: S, patience: Duration) -> Self {
+        Self {
+            listener,
+            board,
+            source,
+            patience,
+            baseline: Baseline::default(),
+            pending: [const { None }; SLOTS],
+            passed: None,
+        }
     }
 
     /// Serves until the programs or the guardian are gone.
@@ -124,13 +142,38 @@ impl<'a, S: LeaseSource> Supervisor<'a, S> {
         }
         match self.consider(slot) {
             Ok(pending) => self.pending[index] = Some(pending),
-            Err(reason) => self.go_on(slot, reason),
+            Err(reason) => {
+                let (thread, socket) = (slot.thread(), descriptor(slot));
+                self.go_on(slot, reason);
+                if let Some(destination) = self.passed.take() {
+                    self.report(thread, socket, destination);
+                }
+            }
+        }
+    }
+
+    /// Tells the daemon where a program goes, when the call already goes on and nobody waits for this any more.
+    fn report(&mut self, thread: i32, socket: i32, destination: SocketAddr) {
+        let is_stream = Target::open(thread)
+            .and_then(|target| target.socket(socket))
+            .is_ok_and(|socket| getsockopt(&socket, SocketType).is_ok_and(|kind| kind == SockType::Stream));
+        if is_stream {
+            self.source.passed(destination);
         }
     }
 
     fn consider(&mut self, slot: &Slot) -> Result<Pending, Tally> {
         let thread = slot.thread();
         let destination = read_address(thread, slot.argument(1), slot.argument(2))?;
+        // Most calls end here: no descriptor of the program is touched where there is nothing to hand over.
+        match self.source.prospect(destination, now()) {
+            Prospect::Perhaps => {}
+            Prospect::Nothing => {
+                self.passed = Some(destination);
+                return Err(Tally::NoLease);
+            }
+            Prospect::Absent => return Err(Tally::Absent),
+        }
         let target = Target::open(thread).map_err(|_denied| Tally::Access)?;
         let socket = target.socket(descriptor(slot)).map_err(|_denied| Tally::Access)?;
         // Memory and socket were read by number; if the call still waits, it was the right process.
@@ -140,11 +183,12 @@ impl<'a, S: LeaseSource> Supervisor<'a, S> {
         fitness::check(socket.as_fd(), destination)?;
         let want = Want { destination, netns_cookie: sockopt::netns_cookie(socket.as_fd()).ok(), pid: thread };
         let now = now();
-        if self.source.ask(slot.id(), &want, now) {
-            Ok(Pending { target, socket, want, deadline: now + self.patience })
-        } else {
-            Err(Tally::Absent)
+        if !self.source.ask(slot.id(), &want, now) {
+            return Err(Tally::Absent);
         }
+        // While the daemon looks for a lease there is time for what only matters if it finds one.
+        let wishes = survey(&target, descriptor(slot), socket.as_fd(), destination.is_ipv4());
+        Ok(Pending { target, socket, want, wishes, deadline: now + self.patience })
     }
 
     fn collect(&mut self, answers: &mut Vec<(u64, Answer)>) {
@@ -161,6 +205,8 @@ impl<'a, S: LeaseSource> Supervisor<'a, S> {
             }
         }
         if lost {
+            // The next daemon may open its leases otherwise.
+            self.baseline = Baseline::default();
             self.let_all_go_on(Tally::Absent);
         }
     }
@@ -168,30 +214,51 @@ impl<'a, S: LeaseSource> Supervisor<'a, S> {
     /// Puts the lease in the place of the program's socket and makes `connect()` succeed.
     fn hand_over(&mut self, slot: &Slot, pending: &Pending, lease: &OwnedFd) {
         let (id, fd) = (slot.id(), descriptor(slot));
-        let result = prepare(pending, fd, lease)
-            .and_then(|cloexec| self.listener.replace(id, fd, lease.as_fd(), cloexec).map_err(|_refused| Tally::Gone));
-        match result {
-            Ok(()) => {
-                let answered = self.listener.succeed(id);
-                slot.clear();
-                // A program killed in between took the lease with it.
-                let (tally, settled) =
-                    if answered.is_ok() { (Tally::Replaced, Settled::Used) } else { (Tally::Gone, Settled::Failed) };
-                self.board.count(tally);
-                self.source.settle(id, &pending.want, settled, None);
-            }
+        let wishes = match &pending.wishes {
+            // Another thread may have closed the socket and opened something else under its number meanwhile.
+            Ok(_) if !pending.target.still_has(fd, pending.socket.as_fd()) => Err(Tally::Gone),
+            Ok(wishes) => Ok(wishes),
+            Err(reason) => Err(*reason),
+        };
+        let wishes = match wishes {
+            Ok(wishes) => wishes,
             Err(reason) => {
                 self.go_on(slot, reason);
                 self.board.count(Tally::GivenBack);
-                self.source.settle(id, &pending.want, Settled::Unfit, Some(lease.as_fd()));
+                return self.source.settle(id, &pending.want, Settled::Unfit, Some(lease.as_fd()));
             }
-        }
+        };
+        let result = match wishes.options.grant(lease.as_fd(), &mut self.baseline) {
+            Err(_differs) => Err(Tally::Option),
+            Ok(()) => self.replace(id, fd, lease, wishes.closes_on_exec).map_err(|_refused| Tally::Gone),
+        };
+        let settled = match result {
+            Ok(()) => {
+                slot.clear();
+                self.board.count(Tally::Replaced);
+                Settled::Used
+            }
+            // A lease that took on a program's options is no use to another.
+            Err(reason) => {
+                self.go_on(slot, reason);
+                Settled::Failed
+            }
+        };
+        self.source.settle(id, &pending.want, settled, None);
+    }
+
+    /// Two steps that a signal can't come between (the filter's flag), but death can: then the guardian sees which of
+    /// them was done.
+    fn replace(&self, id: u64, fd: RawFd, lease: &OwnedFd, closes_on_exec: bool) -> io::Result<()> {
+        self.listener.replace(id, fd, lease.as_fd(), closes_on_exec)?;
+        self.listener.succeed(id)
     }
 
     fn give_up_overdue(&mut self) {
         let now = now();
         if self.pending.iter().flatten().any(|pending| pending.deadline <= now) {
             self.source.give_up(now);
+            self.baseline = Baseline::default();
             self.let_all_go_on(Tally::Slow);
         }
     }
@@ -221,13 +288,20 @@ struct Ready {
     answers: bool,
 }
 
-/// Makes the lease like the program's socket; says whether its descriptor is closed on exec.
-fn prepare(pending: &Pending, fd: RawFd, lease: &OwnedFd) -> Result<bool, Tally> {
-    fitness::check_closely(pending.socket.as_fd())?;
-    pending.target.knows_once(fd, pending.socket.as_fd())?;
-    let cloexec = pending.target.closes_on_exec(fd).map_err(|_gone| Tally::Access)?;
-    carry(pending.socket.as_fd(), lease.as_fd()).map_err(|_differs| Tally::Option)?;
-    Ok(cloexec)
+/// What a lease must be like to stand for the program's socket.
+#[derive(Debug)]
+struct Wishes {
+    options: Options,
+    closes_on_exec: bool,
+}
+
+/// Looks closely at a socket for which there may be a lease.
+fn survey(target: &Target, fd: RawFd, socket: BorrowedFd<'_>, v4: bool) -> Result<Wishes, Tally> {
+    fitness::check_closely(socket)?;
+    target.knows_once(fd, socket)?;
+    let closes_on_exec = target.closes_on_exec(fd).map_err(|_gone| Tally::Access)?;
+    let options = Options::of(socket, v4).map_err(|_gone| Tally::Access)?;
+    Ok(Wishes { options, closes_on_exec })
 }
 
 /// The descriptor that was passed to `connect()`.

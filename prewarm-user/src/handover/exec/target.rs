@@ -4,7 +4,8 @@
 //! a change to the program.
 
 use std::{
-    io::{self, IoSliceMut},
+    fs::File,
+    io::{self, IoSliceMut, Read},
     net::{Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6},
     os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd},
 };
@@ -81,9 +82,18 @@ impl Target {
         own(copy)
     }
 
+    /// Whether the descriptor still leads to that socket.
+    pub(super) fn still_has(&self, fd: RawFd, socket: BorrowedFd<'_>) -> bool {
+        let inode = |fd: BorrowedFd<'_>| nix::sys::stat::fstat(fd).map(|status| (status.st_dev, status.st_ino)).ok();
+        self.socket(fd).is_ok_and(|now| inode(now.as_fd()) == inode(socket))
+    }
+
     /// Whether the program would close the descriptor on exec.
     pub(super) fn closes_on_exec(&self, fd: RawFd) -> io::Result<bool> {
-        let text = std::fs::read_to_string(format!("/proc/{}/fdinfo/{fd}", self.thread))?;
+        // The flags stand in the second line: one read is enough.
+        let mut text = [0; 128];
+        let length = File::open(format!("/proc/{}/fdinfo/{fd}", self.thread))?.read(&mut text)?;
+        let text = str::from_utf8(&text[..length]).map_err(io::Error::other)?;
         let flags = text.lines().find_map(|line| line.strip_prefix("flags:")).ok_or(io::ErrorKind::InvalidData)?;
         let flags = i32::from_str_radix(flags.trim(), 8).map_err(io::Error::other)?;
         Ok(flags & libc::O_CLOEXEC != 0)
