@@ -5,7 +5,6 @@
 
 use std::{env, error::Error, fs, path::PathBuf};
 
-#[expect(clippy::print_stdout, reason = "cargo reads a build script's directives there")]
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo::rustc-check-cfg=cfg(bpf_object)");
     println!("cargo::rerun-if-changed=build.rs");

@@ -26,10 +26,8 @@ pub struct Segment {
     pub v6: bool,
     /// Whether it is TCP.
     pub tcp: bool,
-    /// Whether it comes from port 53.
-    pub from_dns: bool,
-    /// Whether it goes to port 53.
-    pub to_dns: bool,
+    /// Bit 0: it goes to port 53; bit 1: it comes from there.
+    pub ports: u8,
     /// Where the payload begins.
     pub payload: usize,
     /// Where it ends: by the lengths in the headers, and never behind the frame.
@@ -41,7 +39,7 @@ impl Segment {
     #[inline(always)]
     #[must_use]
     pub const fn pack(&self) -> u64 {
-        let flags = self.v6 as u64 | (self.tcp as u64) << 1 | (self.from_dns as u64) << 2 | (self.to_dns as u64) << 3;
+        let flags = self.v6 as u64 | (self.tcp as u64) << 1 | (self.ports as u64) << 2;
         self.ip as u64 | (self.payload as u64) << 16 | (self.end as u64) << 32 | flags << 48
     }
 
@@ -53,8 +51,7 @@ impl Segment {
             ip: word as usize & LIMIT,
             v6: word >> 48 & 1 != 0,
             tcp: word >> 49 & 1 != 0,
-            from_dns: word >> 50 & 1 != 0,
-            to_dns: word >> 51 & 1 != 0,
+            ports: (word >> 50) as u8 & 3,
             payload: (word >> 16) as usize & LIMIT,
             end: (word >> 32) as usize & LIMIT,
         }
@@ -82,8 +79,8 @@ pub fn locate<P: Packet>(packet: &P) -> Result<Segment, Counter> {
     let v6 = packet.blur_flag(ethertype == IPV6);
     if protocol == UDP {
         let Some(udp) = packet.window::<8>(transport) else { return Err(Counter::Truncated) };
-        let (from_dns, to_dns) = (be16(udp, 0) == DNS, be16(udp, 2) == DNS);
-        if !from_dns && !to_dns {
+        let ports = dns_ports(be16(udp, 0), be16(udp, 2));
+        if ports == 0 {
             return Err(Counter::OtherPort);
         }
         let stop = transport + be16(udp, 4) as usize;
@@ -92,14 +89,14 @@ pub fn locate<P: Packet>(packet: &P) -> Result<Segment, Counter> {
         }
         let end = packet.blur(if packet.beyond(stop, end) { end } else { stop });
         let payload = packet.blur(transport + 8);
-        return Ok(Segment { ip, v6, tcp: false, from_dns, to_dns, payload, end });
+        return Ok(Segment { ip, v6, tcp: false, ports, payload, end });
     }
     if protocol != TCP {
         return Err(Counter::OtherTransport);
     }
     let Some(tcp) = packet.window::<20>(transport) else { return Err(Counter::Truncated) };
-    let (from_dns, to_dns) = (be16(tcp, 0) == DNS, be16(tcp, 2) == DNS);
-    if !from_dns && !to_dns {
+    let ports = dns_ports(be16(tcp, 0), be16(tcp, 2));
+    if ports == 0 {
         return Err(Counter::OtherPort);
     }
     let header = (tcp[12] >> 4) as usize * 4;
@@ -110,7 +107,13 @@ pub fn locate<P: Packet>(packet: &P) -> Result<Segment, Counter> {
     if !packet.beyond(end, payload) {
         return Err(Counter::TcpEmpty);
     }
-    Ok(Segment { ip, v6, tcp: true, from_dns, to_dns, payload, end })
+    Ok(Segment { ip, v6, tcp: true, ports, payload, end })
+}
+
+/// [`Segment::ports`] of a source and a destination port.
+#[inline(always)]
+const fn dns_ports(source: u16, destination: u16) -> u8 {
+    (destination == DNS) as u8 | ((source == DNS) as u8) << 1
 }
 
 /// The type behind up to two tags, and where its header begins.

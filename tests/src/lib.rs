@@ -5,18 +5,23 @@
 //! owner whose drop removes it. What never happens here: a listener, an address or a route outside those namespaces.
 
 pub mod bench;
+pub mod captures;
 pub mod clock;
 pub mod daemon;
+pub mod frames;
 pub mod interrupt;
+pub mod kernel;
 pub mod lab;
 pub mod link;
 pub mod needs;
 pub mod netns;
 pub mod packages;
+pub mod parse;
 pub mod question;
 pub mod report;
 pub mod scenario;
 pub mod schedule;
 pub mod servers;
 pub mod service;
+pub mod veth;
 pub mod visit;

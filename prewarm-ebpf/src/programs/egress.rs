@@ -35,10 +35,11 @@ fn observe(ctx: &TcContext) {
         return;
     }
     let passage = passage(ctx, counters);
-    // What a stack sends over TCP lies in pages that a program can't read until they are pulled into the header part.
+    // What a stack sends over TCP lies in pages that a program can't read until they are pulled into the first part,
+    // which may hold no more than the headers.
     let length = ctx.len();
     if (length as usize) > ctx.data_end() - ctx.data()
-        && locate(&passage.frame).is_ok()
+        && matches!(locate(&passage.frame), Ok(_) | Err(Counter::TcpEmpty | Counter::Truncated))
         && ctx.pull_data(if length > REACH { REACH } else { length }).is_err()
     {
         counters.one(Counter::Packets);

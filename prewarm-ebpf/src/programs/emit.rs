@@ -99,6 +99,7 @@ pub(crate) fn question(
         head.edns_size = edns.size;
         head.flags |= flag(edns.present, FLAG_EDNS) | flag(edns.dnssec, FLAG_DNSSEC) | flag(edns.subnet, FLAG_SUBNET);
     }
+    head.flags = passage.frame.blur(head.flags as usize) as u16;
     if is_known(question.id) {
         let Some(place) = Place::<QuestionRecord>::reserve(passage) else { return false };
         // SAFETY: reserved with the size of the record.
@@ -133,14 +134,14 @@ pub(crate) fn answer(
     let mut head = head(passage, message, header, question, client);
     head.kind = KIND_ANSWER;
     head.flags |= flag(header.is_truncated(), FLAG_TRUNCATED);
-    let known = passage.frame.blur_flag(is_known(question.id));
+    head.flags |= flag(!is_known(question.id), FLAG_NAMED);
+    head.flags = passage.frame.blur(head.flags as usize) as u16;
     let Some(place) = Place::<AnswerRecord>::reserve(passage) else { return Ok(()) };
-    head.flags |= flag(!known, FLAG_NAMED);
     if let Err(reason) = outline(passage, message, header, question, head, place.0) {
         place.discard();
         return Err(reason);
     }
-    if !known {
+    if head.flags & FLAG_NAMED != 0 {
         // SAFETY: reserved with the size of the record.
         copy_name(passage, question, unsafe { &raw mut (*place.0).name });
         passage.counters.one(Counter::NamedEvents);

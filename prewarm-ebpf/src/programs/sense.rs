@@ -134,15 +134,18 @@ pub(crate) fn whole(passage: &Passage, message: &Message) {
 
 #[inline(always)]
 fn try_whole(passage: &Passage, message: &Message) -> Result<(), Counter> {
-    let Message { segment, at, end, scanned } = *message;
+    let Message { mut segment, at, end, scanned } = *message;
     let packet = &passage.frame;
+    segment.v6 = packet.blur_flag(segment.v6);
+    segment.tcp = packet.blur_flag(segment.tcp);
     let header = header(packet, &segment, at, end)?;
     let is_answer = packet.blur_flag(header.is_answer());
+    let message = Message { segment, at, end, scanned };
     let client = client(passage, &segment, is_answer).ok_or(Counter::Truncated)?;
     let question = read(packet, at + 12, end, key(), scanned)?;
     if is_answer {
         passage.counters.one(Counter::Answers);
-        return emit::answer(passage, message, &header, &question, client);
+        return emit::answer(passage, &message, &header, &question, client);
     }
     passage.counters.one(Counter::Questions);
     // What comes over TCP was not looked up before.
@@ -151,7 +154,7 @@ fn try_whole(passage: &Passage, message: &Message) -> Result<(), Counter> {
         passage.counters.one(Counter::Folded);
         return Ok(());
     }
-    emitted(passage, message, &header, &question, client, now);
+    emitted(passage, &message, &header, &question, client, now);
     Ok(())
 }
 

@@ -187,8 +187,18 @@ impl Core {
 
     fn set(&mut self, config: &Config) {
         self.decider.set_policy(self.clock.now(), &config.policy, &self.own);
+        self.decider.set_warm(config.warm_targets());
         let guard = policy::Guard::new(&config.policy.guard, &self.own);
         *self.guard.write().unwrap_or_else(PoisonError::into_inner) = guard;
+        for interface in &config.capture.interfaces {
+            if self.programs.attachments().any(|attachment| attachment.interface == *interface) {
+                continue;
+            }
+            match self.attach(interface) {
+                Ok(done) => tracing::info!("{done}"),
+                Err(error) => tracing::error!("{error}"),
+            }
+        }
     }
 
     fn numbers(&self, overflow: u64) -> Numbers {

@@ -111,7 +111,10 @@ async fn daemon(arguments: RunArguments, config: Config) -> anyhow::Result<()> {
     let warming = Arc::new(warming);
     let pool = Pool::start(&config.lease, dialer, dial_guard, outcomes.clone(), clock.now())
         .context("could not start the pool of leases")?;
-    let lookups = Arc::new(Lookups::new(HostResolver::new(&config.resolve)?, config.resolve.concurrent));
+    let resolver = HostResolver::new(&config.resolve)?;
+    let here = |server: &IpAddr| server.is_loopback() || own.iter().any(|network| network.addr() == *server);
+    let resolver_is_here = resolver.servers().iter().any(here);
+    let lookups = Arc::new(Lookups::new(resolver, config.resolve.concurrent));
     let (saved, ring_to_dial, ring_to_intent) =
         (Arc::new(Latency::new()), Arc::new(Latency::new()), Arc::new(Latency::new()));
     let gauges = Arc::new(Gauges {
@@ -134,13 +137,9 @@ async fn daemon(arguments: RunArguments, config: Config) -> anyhow::Result<()> {
         connects_dropped: AtomicU64::new(0),
     });
 
-    let mut policy = config.policy.clone();
-    for request in &config.warm {
-        if let Some(origin) = request.origin() {
-            policy.warm.entry(origin.to_string()).or_default().push(request.path());
-        }
-    }
-    let decider = Decider::new(&config.history, &config.predict, &policy, &own, clock.now());
+    let mut decider = Decider::new(&config.history, &config.predict, &config.policy, &own, clock.now());
+    decider.set_warm(config.warm_targets());
+    decider.set_echoes(resolver_is_here);
     let core = Core {
         source,
         programs,
@@ -183,7 +182,8 @@ async fn daemon(arguments: RunArguments, config: Config) -> anyhow::Result<()> {
     notify(&[sd_notify::NotifyState::Stopping]);
     control.abort();
     watchdog.abort();
-    for task in [log.map(|log| log.abort_handle()), metrics.map(|metrics| metrics.abort_handle())].into_iter().flatten() {
+    for task in [log.map(|log| log.abort_handle()), metrics.map(|metrics| metrics.abort_handle())].into_iter().flatten()
+    {
         task.abort();
     }
     drop(std::fs::remove_file(&config.control.socket));

@@ -11,7 +11,7 @@ use ipnet::IpNet;
 use crate::{
     config::{HistorySettings, PolicySettings, PredictSettings},
     history::{Access, History, Learned},
-    model::{Intent, Observation, Outcome, Prediction, ResourceId, Seen, Timestamp},
+    model::{Intent, Observation, Origin, Outcome, Prediction, ResourceId, Seen, Timestamp},
     policy::{Known, Policy, Refusal},
     predict::{ClientKey, Mixture, Predictor},
 };
@@ -45,6 +45,7 @@ pub struct Decider {
     counters: Counters,
     predictions: Vec<Prediction>,
     ports: Vec<u16>,
+    echoes: bool,
 }
 
 /// Counters of the wiring, beside those of the parts.
@@ -100,6 +101,7 @@ impl Decider {
             counters: Counters::default(),
             predictions: Vec::new(),
             ports: Vec::new(),
+            echoes: true,
         }
     }
 
@@ -113,6 +115,7 @@ impl Decider {
         }
         let at = observation.at;
         if let Seen::Question { resource, .. } = &observation.seen
+            && self.echoes
             && self.policy.guard().is_own(client)
             && self.policy.caused(at, *resource)
         {
@@ -130,7 +133,8 @@ impl Decider {
                 self.asked(now, observation, resource, Ready { name: fresh_before, lease: false }, decisions);
             }
             Access::Answered { resource, after } => {
-                self.policy.answered(resource);
+                let fresh_until = self.history.get(resource).map_or(at, |known| known.fresh_until);
+                self.policy.answered(resource, fresh_until);
                 if let Some(after) = after {
                     self.policy.measured(at, resource, 0, after);
                 }
@@ -173,6 +177,17 @@ impl Decider {
     /// What the client is expected to ask next, for `prewarm predictions` and `explain`.
     pub fn predict(&mut self, now: Timestamp, client: std::net::IpAddr, out: &mut Vec<Prediction>) {
         self.predictor.predict(now, ClientKey::from(client), out);
+    }
+
+    /// Whether a question of this host's own may be the doing of one of our look-ups: it is where the resolver that we
+    /// ask runs on this host, and asks others in turn. Our own questions are marked, and never seen here.
+    pub const fn set_echoes(&mut self, echoes: bool) {
+        self.echoes = echoes;
+    }
+
+    /// Takes the requests to send ahead.
+    pub fn set_warm(&mut self, requests: impl IntoIterator<Item = (Origin, String)>) {
+        self.policy.set_warm(requests);
     }
 
     /// Takes other settings of the policy from now on; what was learnt stays.

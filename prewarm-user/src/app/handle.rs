@@ -37,8 +37,9 @@ impl Daemon {
     /// Reads the configuration again and hands it to the parts that can change while they run.
     pub(super) async fn reload(&self) -> Result<String, Failure> {
         let config = self.arguments.configuration().map_err(|error| refused(&error.to_string()))?;
+        self.gauges.warming.set(&config);
         self.questions.send(Question::Settings(Box::new(config))).await.map_err(|_| stopping())?;
-        Ok("the configuration was read again; policy and guard rails follow it at once, the rest at the next start"
+        Ok("the configuration was read again; policy, guard rails, warm requests and new interfaces follow it at once, the rest at the next start"
             .to_owned())
     }
 

@@ -51,10 +51,7 @@ impl Gauges {
             schema: STATS_SCHEMA,
             version: env!("CARGO_PKG_VERSION").to_owned(),
             uptime_seconds: self.clock.now().since(self.started).as_secs_f64(),
-            packets: PacketCounts {
-                ingress: numbers.ingress.packets,
-                egress: numbers.egress.packets,
-            },
+            packets: PacketCounts { ingress: numbers.ingress.packets, egress: numbers.egress.packets },
             questions: both(Counter::Questions),
             answers: both(Counter::Answers),
             events: both(Counter::Events),

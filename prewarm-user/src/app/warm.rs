@@ -3,7 +3,7 @@
 use std::{
     net::{IpAddr, SocketAddr},
     sync::{
-        Arc,
+        Arc, PoisonError, RwLock,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
@@ -18,7 +18,7 @@ use crate::{
 
 /// Sends the configured requests.
 pub(super) struct Warming {
-    requests: Vec<WarmRequest>,
+    requests: RwLock<Vec<WarmRequest>>,
     warmer: lease::Warmer,
     dialer: Arc<dyn Dialer>,
     guard: Guard,
@@ -36,19 +36,12 @@ impl Warming {
         guard: Guard,
         clock: Clock,
     ) -> Result<Self, TrustError> {
-        let request = |request: &crate::config::WarmRequest| {
-            let method = match request.method {
-                Method::Head => WarmMethod::Head,
-                Method::Get => WarmMethod::Get,
-            };
-            Some(WarmRequest { origin: request.origin()?, path: request.path(), method, tls: request.is_secure() })
-        };
         let pacing = Pacing {
             attempt_delay: Duration::from_millis(u64::from(config.lease.attempt_delay_ms)),
             connect_timeout: Duration::from_secs_f64(config.lease.connect_timeout_seconds),
         };
         Ok(Self {
-            requests: config.warm.iter().filter_map(request).collect(),
+            requests: RwLock::new(requests(config)),
             warmer: lease::Warmer::new(&config.requests)?,
             dialer,
             guard,
@@ -59,10 +52,19 @@ impl Warming {
         })
     }
 
+    /// Takes other requests.
+    pub(super) fn set(&self, config: &Config) {
+        *self.requests.write().unwrap_or_else(PoisonError::into_inner) = requests(config);
+    }
+
+    fn request(&self, origin: &Origin, path: &str) -> Option<WarmRequest> {
+        let requests = self.requests.read().unwrap_or_else(PoisonError::into_inner);
+        requests.iter().find(|request| request.origin == *origin && request.path == path).cloned()
+    }
+
     /// Sends the request for `path` to one of `addresses`.
     pub(super) async fn send(&self, origin: &Origin, path: &str, addresses: &[IpAddr]) -> Result<(), Verdict> {
-        let wanted = |request: &&WarmRequest| request.origin == *origin && request.path == path;
-        let Some(request) = self.requests.iter().find(wanted) else { return Err(Verdict::Refused) };
+        let Some(request) = self.request(origin, path) else { return Err(Verdict::Refused) };
         let destinations: Vec<SocketAddr> =
             interleave(addresses).into_iter().map(|address| SocketAddr::new(address, origin.port)).collect();
         let won = match race(Arc::clone(&self.dialer), &destinations, self.pacing, &self.guard).await {
@@ -77,7 +79,7 @@ impl Warming {
                 return Err(Verdict::Failed);
             }
         };
-        match self.warmer.warm(won.dialled.socket, request, self.clock.now()).await {
+        match self.warmer.warm(won.dialled.socket, &request, self.clock.now()).await {
             Ok(warmed) if warmed.status < 400 => {
                 self.sent.fetch_add(1, Ordering::Relaxed);
                 tracing::debug!(%origin, path, status = warmed.status, hot = ?warmed.was_hot(), "warm: sent");
@@ -100,4 +102,15 @@ impl Warming {
             }
         }
     }
+}
+
+fn requests(config: &Config) -> Vec<WarmRequest> {
+    let request = |request: &crate::config::WarmRequest| {
+        let method = match request.method {
+            Method::Head => WarmMethod::Head,
+            Method::Get => WarmMethod::Get,
+        };
+        Some(WarmRequest { origin: request.origin()?, path: request.path(), method, tls: request.is_secure() })
+    };
+    config.warm.iter().filter_map(request).collect()
 }

@@ -17,6 +17,8 @@ mod warm;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::model::Origin;
+
 pub use capture::{CaptureSettings, XdpMode};
 pub use history::HistorySettings;
 pub use lease::LeaseSettings;
@@ -57,6 +59,11 @@ pub struct Config {
 }
 
 impl Config {
+    /// The requests to send ahead: to whom, for what.
+    pub fn warm_targets(&self) -> impl Iterator<Item = (Origin, String)> {
+        self.warm.iter().filter_map(|request| Some((request.origin()?, request.path())))
+    }
+
     /// Whether the settings make sense together; each complaint names its key and what to do.
     ///
     /// # Errors

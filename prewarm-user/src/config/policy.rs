@@ -1,13 +1,11 @@
 //! Settings of what is worth doing, how much of it, and what is never done.
 
-use std::collections::BTreeMap;
-
 use ipnet::IpNet;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::within;
-use crate::model::{Name, Origin};
+use crate::model::Name;
 
 /// What is worth making ready, and within which budgets.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -61,9 +59,6 @@ pub struct PolicySettings {
     pub breaker_ceiling_seconds: f64,
     /// Origins whose state (round trip, breaker) is kept, 16 to 1048576.
     pub origins: u32,
-    /// Paths that are requested (HEAD or GET, no credentials) when their origin is expected, so that caches in front
-    /// of it are warm. The key is the origin as NAME:PORT, each path begins with a slash.
-    pub warm: BTreeMap<String, Vec<String>>,
     /// What is never done.
     pub guard: GuardSettings,
 }
@@ -128,7 +123,6 @@ impl Default for PolicySettings {
             breaker_backoff_seconds: 10.0,
             breaker_ceiling_seconds: 600.0,
             origins: 16_384,
-            warm: BTreeMap::new(),
             guard: GuardSettings::default(),
         }
     }
@@ -203,20 +197,6 @@ impl PolicySettings {
                 ));
             }
         }
-        for (origin, paths) in &self.warm {
-            origin.parse::<Origin>().map_err(|error| {
-                format!(
-                    "policy.warm has the origin {origin:?}: {error}; write NAME:PORT, for example www.example.org:443"
-                )
-            })?;
-            for path in paths {
-                if !path.starts_with('/') || path.bytes().any(|byte| !(0x21..=0x7e).contains(&byte) || byte == b'#') {
-                    return Err(format!(
-                        "policy.warm has the path {path:?} for {origin}; write a path beginning with / without spaces or fragment, percent-encoded"
-                    ));
-                }
-            }
-        }
         self.guard.check()
     }
 }
@@ -263,7 +243,5 @@ mod tests {
         wrong(|s| s.assume_ports = vec![8443], "policy.assume_ports");
         wrong(|s| s.guard.ports = vec![0], "policy.guard.ports");
         wrong(|s| s.guard.deny_names = vec!["a..b".into()], "policy.guard.deny_names");
-        wrong(|s| drop(s.warm.insert("x".into(), vec![])), "policy.warm");
-        wrong(|s| drop(s.warm.insert("a.b:80".into(), vec!["x".into()])), "policy.warm");
     }
 }

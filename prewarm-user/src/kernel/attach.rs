@@ -87,11 +87,8 @@ pub(super) fn attach(bpf: &mut Ebpf, interface: &str, wanted: Wanted) -> Result<
         None => (None, XdpMode::Off, None),
     };
     // On an error `xdp` is dropped, and with it the attachment.
-    let (egress, hook, egress_reason, own_clsact) = if wanted.egress {
-        attach_egress(bpf, interface, wanted.tcx)?
-    } else {
-        (None, EgressHook::Off, None, false)
-    };
+    let (egress, hook, egress_reason, own_clsact) =
+        if wanted.egress { attach_egress(bpf, interface, wanted.tcx)? } else { (None, EgressHook::Off, None, false) };
     let attachment =
         Attachment { interface: interface.to_owned(), index, xdp: xdp_mode, xdp_reason, egress: hook, egress_reason };
     Ok(Attached { attachment, xdp, egress, own_clsact })
@@ -103,9 +100,11 @@ impl Attached {
         let Self { attachment, xdp, egress, own_clsact } = self;
         let detach = |program, result: Result<(), ProgramError>| match result {
             Err(_) if link::index(&attachment.interface).ok() != Some(attachment.index) => Ok(()),
-            other => {
-                other.map_err(|source| KernelError::Detach { program, interface: attachment.interface.clone(), source })
-            }
+            other => other.map_err(|source| KernelError::Detach {
+                program,
+                interface: attachment.interface.clone(),
+                source: Box::new(source),
+            }),
         };
         // Both are tried, whatever becomes of the first.
         let ingress = detach(INGRESS, xdp.map_or(Ok(()), XdpLink::detach));
@@ -125,7 +124,8 @@ fn attach_xdp(
     index: u32,
     wanted: config::XdpMode,
 ) -> Result<XdpAttached, KernelError> {
-    let error = |source| KernelError::Attach { program: INGRESS, interface: interface.to_owned(), source };
+    let error =
+        |source| KernelError::Attach { program: INGRESS, interface: interface.to_owned(), source: Box::new(source) };
     let program: &mut Xdp = bpf.program_mut(INGRESS).ok_or(KernelError::NoMap(INGRESS))?.try_into().map_err(error)?;
     let (id, mode, reason) = match wanted {
         config::XdpMode::Generic => {
@@ -148,7 +148,8 @@ fn attach_xdp(
 type EgressAttached = (Option<SchedClassifierLink>, EgressHook, Option<String>, bool);
 
 fn attach_egress(bpf: &mut Ebpf, interface: &str, tcx: bool) -> Result<EgressAttached, KernelError> {
-    let error = |source| KernelError::Attach { program: EGRESS, interface: interface.to_owned(), source };
+    let error =
+        |source| KernelError::Attach { program: EGRESS, interface: interface.to_owned(), source: Box::new(source) };
     let program: &mut SchedClassifier =
         bpf.program_mut(EGRESS).ok_or(KernelError::NoMap(EGRESS))?.try_into().map_err(error)?;
     let why = if tcx {

@@ -27,7 +27,7 @@ pub enum KernelError {
         /// Its name.
         program: &'static str,
         /// What the kernel says.
-        source: ProgramError,
+        source: Box<ProgramError>,
     },
     /// There is no such interface in this network namespace.
     #[error("there is no interface `{0}` in this network namespace (hint: ip link)")]
@@ -54,7 +54,7 @@ pub enum KernelError {
         /// The interface.
         interface: String,
         /// What the kernel says.
-        source: ProgramError,
+        source: Box<ProgramError>,
     },
     /// A program could not be detached.
     #[error("`{program}` can't be detached from `{interface}`: {source}")]
@@ -64,7 +64,7 @@ pub enum KernelError {
         /// The interface.
         interface: String,
         /// What the kernel says.
-        source: ProgramError,
+        source: Box<ProgramError>,
     },
     /// A map is missing from the object or was taken before.
     #[error("the map `{0}` is missing or in use")]
@@ -83,7 +83,7 @@ pub enum KernelError {
         /// Its name.
         program: &'static str,
         /// What the kernel says.
-        source: ProgramError,
+        source: Box<ProgramError>,
     },
     /// Another system call failed.
     #[error("{context}: {source}")]

@@ -35,7 +35,9 @@ impl Key {
         ResourceId(resource_id(&self.0, name.as_wire()))
     }
 
-    pub(super) fn words(&self) -> &HashKey {
+    /// The words that the parser takes it in.
+    #[must_use]
+    pub fn words(&self) -> &HashKey {
         &self.0
     }
 }

@@ -44,7 +44,15 @@ impl Settings {
     /// The usual settings with this key.
     #[must_use]
     pub const fn new(key: Key) -> Self {
-        Self { key, own_mark: 0, window: Duration::from_secs(1), ring_bytes: RING_BYTES, tcx: true, ingress: Some(XdpMode::Auto), egress: true }
+        Self {
+            key,
+            own_mark: 0,
+            window: Duration::from_secs(1),
+            ring_bytes: RING_BYTES,
+            tcx: true,
+            ingress: Some(XdpMode::Auto),
+            egress: true,
+        }
     }
 }
 
@@ -191,7 +199,7 @@ pub(super) fn open(object: &[u8], settings: &Settings) -> Result<Ebpf, KernelErr
 
 /// Loads one program.
 pub(super) fn verify(bpf: &mut Ebpf, name: &'static str) -> Result<(), KernelError> {
-    let refused = |source| KernelError::Refused { program: name, source };
+    let refused = |source| KernelError::Refused { program: name, source: Box::new(source) };
     match bpf.program_mut(name) {
         Some(Program::Xdp(program)) => program.load().map_err(refused),
         Some(Program::SchedClassifier(program)) => program.load().map_err(refused),

@@ -63,7 +63,7 @@ impl Trial {
             _ => Err(ProgramError::UnexpectedProgramType),
         };
         let TestRunResult { return_value, duration, .. } =
-            result.map_err(|source| KernelError::TestRun { program, source })?;
+            result.map_err(|source| KernelError::TestRun { program, source: Box::new(source) })?;
         Ok((return_value, duration))
     }
 

@@ -94,7 +94,7 @@ impl Blocks {
             before = 12;
         }
         let length = number(&length, 0, self.big_endian);
-        if !(before + 4..=LONGEST).contains(&length) || length % 4 != 0 {
+        if !(before + 4..=LONGEST).contains(&length) || !length.is_multiple_of(4) {
             return Ok(Err(Stop::Nonsense("a block of an impossible length")));
         }
         if !fill_buffer(input, buffer, (length - before) as usize)? {

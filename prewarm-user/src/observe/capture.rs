@@ -244,7 +244,9 @@ mod tests {
 
     use super::*;
 
-    fn frames(bytes: &[u8]) -> (Vec<(u64, u16, Duration, Vec<u8>)>, Option<CaptureError>) {
+    type Kept = (u64, u16, Duration, Vec<u8>);
+
+    fn frames(bytes: &[u8]) -> (Vec<Kept>, Option<CaptureError>) {
         let mut file = tempfile::NamedTempFile::new().unwrap();
         file.write_all(bytes).unwrap();
         let mut frames = Vec::new();

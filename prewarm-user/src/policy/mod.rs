@@ -80,21 +80,11 @@ impl Policy {
     #[must_use]
     pub fn new(settings: &PolicySettings, own: &[IpNet], now: Timestamp) -> Self {
         let bucket = |rate: f64| Bucket::new(rate, rate.max(1.0), now);
-        let (mut warm_paths, mut warm_names) = (Vec::new(), HashMap::<Name, Vec<u16>>::new());
-        for (origin, paths) in &settings.warm {
-            // An origin that is none was told of when the settings were checked.
-            let Ok(origin) = origin.parse::<Origin>() else { continue };
-            for path in paths {
-                let Ok(number) = u16::try_from(warm_paths.len()) else { break };
-                warm_names.entry(origin.name.clone()).or_default().push(number);
-                warm_paths.push((origin.clone(), path.clone()));
-            }
-        }
         Self {
             guard: Guard::new(&settings.guard, own),
             limits: Limits::new(settings),
-            warm_paths,
-            warm_names,
+            warm_paths: Vec::new(),
+            warm_names: HashMap::new(),
             queue: Queue::new(settings.queue as usize),
             open: Open::default(),
             origins: Origins::new(settings.origins as usize),
@@ -112,13 +102,23 @@ impl Policy {
         }
     }
 
+    /// Takes the requests to send ahead, each when its origin's name is expected: at most 65,536, the rest are left out.
+    pub fn set_warm(&mut self, requests: impl IntoIterator<Item = (Origin, String)>) {
+        self.warm_paths.clear();
+        self.warm_names.clear();
+        for (origin, path) in requests {
+            let Ok(number) = u16::try_from(self.warm_paths.len()) else { break };
+            self.warm_names.entry(origin.name.clone()).or_default().push(number);
+            self.warm_paths.push((origin, path));
+        }
+    }
+
     /// Takes other settings from now on. What waits and what is under way stays, and so do the measured round trips and
     /// the breakers.
     pub fn set(&mut self, now: Timestamp, settings: &PolicySettings, own: &[IpNet]) {
         let fresh = Self::new(settings, own, now);
         self.guard = fresh.guard;
         self.limits = fresh.limits;
-        (self.warm_paths, self.warm_names) = (fresh.warm_paths, fresh.warm_names);
         self.prices.iter_mut().for_each(|price| price.set_budget(settings.waste_budget));
         self.rates = fresh.rates;
         self.settings = fresh.settings;
@@ -165,6 +165,11 @@ impl Policy {
                     self.origins.touch(now, origin).breaker.started();
                 }
                 self.counters.kind_mut(kind).started += 1;
+                // One of the same kind whose time ended just now and that no tick has found yet.
+                if let Some(ended) = self.open.by_key(key).map(|entry| entry.id) {
+                    let (resource, verdict) = (key.resource, Verdict::Wasted);
+                    self.outcome(&Outcome { intent: ended, resource, kind, at: now, verdict });
+                }
                 self.open.insert(now, key, &intent);
                 intents.push(intent);
             }
@@ -231,6 +236,10 @@ impl Policy {
             Verdict::Used { saved } => {
                 counters.used += 1;
                 counters.saved += *saved;
+                if key.kind == ActionKind::Lease {
+                    // What a lease saves is the round trip that its dial took.
+                    self.origins.measured(outcome.at, (key.resource, key.port), *saved);
+                }
             }
             Verdict::Wasted => {
                 counters.wasted += 1;
@@ -287,9 +296,11 @@ impl Policy {
         self.open.echo(now, resource)
     }
 
-    /// An answer for this resource was seen, so that the next question for it is somebody's.
-    pub fn answered(&mut self, resource: ResourceId) {
+    /// An answer for this resource was seen that may be kept until `fresh_until`: the next question for it is
+    /// somebody's, and a look-up that gave it is of no use beyond it.
+    pub fn answered(&mut self, resource: ResourceId, fresh_until: Timestamp) {
         self.open.answered(resource);
+        self.open.shorten(Key { resource, kind: ActionKind::Resolve, port: 0, path: 0 }, fresh_until);
     }
 
     /// What waits and what is under way, best first.

@@ -23,6 +23,8 @@ pub(super) struct Entry {
     pub(super) id: IntentId,
     pub(super) started: Timestamp,
     intent: Intent,
+    /// When its time is over.
+    end: Timestamp,
     echoed: bool,
 }
 
@@ -44,18 +46,19 @@ fn end(kind: ActionKind, intent: &Intent) -> Timestamp {
 
 impl Open {
     pub(super) fn insert(&mut self, now: Timestamp, key: Key, intent: &Intent) {
-        self.ends.insert((end(key.kind, intent), intent.id));
+        let end = end(key.kind, intent);
+        self.ends.insert((end, intent.id));
         self.started[key.kind as usize].insert((now, intent.id));
         self.ids.insert(intent.id, key);
         self.keys.insert(key);
-        self.by_key.insert(key, Entry { id: intent.id, started: now, intent: intent.clone(), echoed: false });
+        self.by_key.insert(key, Entry { id: intent.id, started: now, intent: intent.clone(), end, echoed: false });
     }
 
     pub(super) fn remove(&mut self, id: IntentId) -> Option<(Key, Entry)> {
         let key = self.ids.remove(&id)?;
         let entry = self.by_key.remove(&key)?;
         self.keys.remove(&key);
-        self.ends.remove(&(end(key.kind, &entry.intent), id));
+        self.ends.remove(&(entry.end, id));
         self.started[key.kind as usize].remove(&(entry.started, id));
         Some((key, entry))
     }
@@ -102,6 +105,22 @@ impl Open {
             }
         }
         false
+    }
+
+    /// When the time of what is open for a key is over.
+    pub(super) fn end(&self, key: Key) -> Option<Timestamp> {
+        self.by_key.get(&key).map(|entry| entry.end)
+    }
+
+    /// What is open for a key is of no use beyond `end`.
+    pub(super) fn shorten(&mut self, key: Key, end: Timestamp) {
+        if let Some(entry) = self.by_key.get_mut(&key)
+            && end < entry.end
+        {
+            self.ends.remove(&(entry.end, entry.id));
+            self.ends.insert((end, entry.id));
+            entry.end = end;
+        }
     }
 
     /// An answer came: questions from now on are not the doing of what is open.

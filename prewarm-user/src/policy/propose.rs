@@ -22,6 +22,10 @@ pub struct Known<'a> {
 
 /// A prediction whose accesses begin later than this waits.
 const AT_ONCE: Duration = Duration::from_secs(2);
+/// Caches count in whole seconds on clocks of their own, so a name is looked up a little after its time.
+const EXPIRY_SLACK: Duration = Duration::from_millis(20);
+/// For how long behind its last expected access a warm request is taken to last.
+const WARM_HOLD: Duration = Duration::from_secs(2);
 
 impl Policy {
     /// Whether a prediction could be worth anything, so that the caller need not look up its name.
@@ -124,10 +128,10 @@ impl Policy {
         if value.is_nan() || value <= 0.0 {
             return Err(Refusal::Worthless);
         }
-        if self.open.by_key(key).is_some() {
+        let (start, deadline) = self.times(now, cause, prediction, known, key, saved_ms);
+        if self.open.end(key).is_some_and(|end| end > start) {
             return Err(Refusal::Duplicate);
         }
-        let (start, deadline) = self.times(now, cause, prediction, saved_ms);
         if let Some(waiting) = self.queue.find(key) {
             // The latest word counts where it changes something; moving what waits costs more than looking at it.
             let same = value <= 1.25 * waiting.value
@@ -189,22 +193,29 @@ impl Policy {
         }
     }
 
-    /// When to begin, and until when it is of use: far predictions wait until shortly before their first accesses.
+    /// When to begin, and until when it is of use: far predictions wait until shortly before their first accesses, and a
+    /// name that a cache still holds is not looked up before it lets go of it, because that would renew nothing.
     fn times(
         &self,
         now: Timestamp,
         cause: Timestamp,
         prediction: &Prediction,
+        known: Known<'_>,
+        key: Key,
         saved_ms: f64,
     ) -> (Timestamp, Timestamp) {
         // Twice what it takes: measured round trips vary, and being late loses all of it.
         let lead = Duration::from_secs_f64((2.0 * saved_ms / 1000.0).clamp(0.05, 5.0));
-        let start = if prediction.earliest_in > AT_ONCE {
-            now.max(cause + prediction.earliest_in.saturating_sub(lead))
-        } else {
-            now
-        };
-        let hold = Duration::from_secs_f64(self.settings.hold_seconds);
+        let mut start = now;
+        if prediction.earliest_in > AT_ONCE {
+            start = start.max(cause + prediction.earliest_in.saturating_sub(lead));
+        }
+        if key.kind == ActionKind::Resolve && known.fresh_until > start {
+            start = known.fresh_until + EXPIRY_SLACK;
+        }
+        // What a far cache keeps is not ours to know; what was asked ahead in vain may be asked again soon.
+        let hold =
+            if key.kind == ActionKind::Warm { WARM_HOLD } else { Duration::from_secs_f64(self.settings.hold_seconds) };
         (start, start.max(cause + prediction.latest_in) + hold)
     }
 

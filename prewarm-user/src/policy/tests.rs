@@ -154,10 +154,9 @@ fn assumed_ports_stand_in_for_learnt_ones() {
 
 #[test]
 fn configured_paths_are_warmed() {
-    let mut policy = policy(|s| {
-        (s.resolve, s.lease) = (false, false);
-        s.warm.insert("n1.example:443".into(), vec!["/a".into(), "/b".into()]);
-    });
+    let mut policy = policy(|s| (s.resolve, s.lease) = (false, false));
+    let origin: crate::model::Origin = "n1.example:443".parse().unwrap();
+    policy.set_warm([(origin.clone(), "/a".to_owned()), (origin, "/b".to_owned())]);
     policy.propose(at(0), at(0), CLIENT, &soon(1, 0.9), Some(known(&name(1), &[])));
     policy.propose(at(0), at(0), CLIENT, &soon(2, 0.9), Some(known(&name(2), &[])));
     let intents = due(&mut policy, 0);
@@ -307,10 +306,8 @@ proptest! {
     fn every_intent_has_one_end(
         steps in prop::collection::vec((0u8..6, 0u64..12, 0.0f64..1.0, 0u64..90_000, 0u8..6), 1..300),
     ) {
-        let mut policy = policy(|s| {
-            (s.queue, s.max_leases, s.max_resolves, s.origins) = (8, 4, 4, 16);
-            s.warm.insert("n3.example:443".into(), vec!["/".into()]);
-        });
+        let mut policy = policy(|s| (s.queue, s.max_leases, s.max_resolves, s.origins) = (8, 4, 4, 16));
+        policy.set_warm([("n3.example:443".parse().unwrap(), "/".to_owned())]);
         let names: Vec<_> = (0..12).map(name).collect();
         let mut open: Vec<Intent> = Vec::new();
         let mut ids = std::collections::HashSet::new();

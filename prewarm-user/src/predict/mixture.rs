@@ -27,6 +27,8 @@ const EXPERTS: usize = 2 * CONTEXTS + 1;
 const RHYTHM: usize = 2 * CONTEXTS;
 /// Accesses of the burst that are asked what follows them.
 const ASKED: usize = 8;
+/// Occurrences of the last access after which the earlier ones are not asked.
+const WELL_KNOWN: f32 = 24.0;
 /// Candidates looked at for one event.
 const CANDIDATES: usize = 64;
 /// Slots of the table that finds a candidate; at most half full.
@@ -155,7 +157,8 @@ impl Mixture {
         let Some(burst) = self.recent.get(client) else { return };
         for (place, step) in burst.steps().iter().take(ASKED).enumerate() {
             let elapsed = (self.now - step.at) as f32;
-            if elapsed > lags::WINDOW {
+            // Where the last access is known well, what the earlier ones would add is not worth the time.
+            if elapsed > lags::WINDOW || self.past[0] >= WELL_KNOWN {
                 break;
             }
             // What came up to now, and what came later: the counts look as far ahead as they reach, because what they
@@ -164,6 +167,9 @@ impl Mixture {
             let came = &burst.steps()[..place];
             for (context, &handle) in step.contexts.iter().enumerate() {
                 let expert = if place == 0 { context } else { CONTEXTS + context };
+                if TRUST[expert] == 0.0 {
+                    continue;
+                }
                 let Some(node) = self.arcs.get(handle) else { continue };
                 // The occurrence that brought us here has no outcome yet.
                 let past = f32::from(node.count) - 1.0;

@@ -14,6 +14,7 @@ use hickory_resolver::{
         runtime::{RuntimeProvider, TokioRuntimeProvider, TokioTime},
     },
     proto::rr::Name as WireName,
+    system_conf::read_system_conf,
 };
 use nix::sys::socket::{setsockopt, sockopt};
 use socket2::{Domain, Socket, Type};
@@ -27,6 +28,7 @@ use crate::{config::ResolveSettings, model::Name};
 pub struct HostResolver {
     resolver: hickory_resolver::Resolver<Marked>,
     timeout: Duration,
+    servers: Vec<IpAddr>,
 }
 
 impl HostResolver {
@@ -37,11 +39,15 @@ impl HostResolver {
     pub fn new(settings: &ResolveSettings) -> Result<Self, ResolveError> {
         let provider = Marked { tokio: TokioRuntimeProvider::default(), mark: settings.mark };
         let failed = |error: NetError| ResolveError::Failed(format!("the host's resolver: {error}"));
-        let mut builder = if settings.servers.is_empty() {
-            hickory_resolver::Resolver::builder(provider).map_err(failed)?
+        let (mut builder, servers) = if settings.servers.is_empty() {
+            let (config, options) = read_system_conf().map_err(failed)?;
+            let servers = config.name_servers().iter().map(|server| server.ip).collect();
+            (hickory_resolver::Resolver::builder_with_config(config, provider).with_options(options), servers)
         } else {
             let servers = settings.servers.iter().map(|&server| name_server(server)).collect();
-            hickory_resolver::Resolver::builder_with_config(ResolverConfig::from_name_servers(servers), provider)
+            let config = ResolverConfig::from_name_servers(servers);
+            let addresses = settings.servers.iter().map(SocketAddr::ip).collect();
+            (hickory_resolver::Resolver::builder_with_config(config, provider), addresses)
         };
         let timeout = Duration::from_millis(settings.timeout_ms);
         let options = builder.options_mut();
@@ -51,7 +57,14 @@ impl HostResolver {
         options.ip_strategy = LookupIpStrategy::Ipv4AndIpv6;
         options.timeout = timeout;
         options.attempts = 1;
-        Ok(Self { resolver: builder.build().map_err(failed)?, timeout })
+        let resolver = builder.build().map_err(failed)?;
+        Ok(Self { resolver, timeout, servers })
+    }
+
+    /// Who is asked.
+    #[must_use]
+    pub fn servers(&self) -> &[IpAddr] {
+        &self.servers
     }
 }
 

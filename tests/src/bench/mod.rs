@@ -4,6 +4,7 @@ pub mod live;
 pub mod pipeline;
 pub mod predict;
 mod table;
+pub mod xdp;
 
 pub use table::render;
 

@@ -52,7 +52,7 @@ fn main() -> ExitCode {
 
 fn run(arguments: &Arguments) -> Result<()> {
     let (name, rows) = match arguments.name {
-        Name::Xdp => anyhow::bail!("lands with the kernel side"),
+        Name::Xdp => ("xdp", bench::xdp::run()?),
         Name::Pipeline => ("pipeline", pipeline()?),
     };
     let mut report = Report::new(name);
