@@ -20,6 +20,7 @@ pub mod parse;
 pub mod question;
 pub mod report;
 pub mod scenario;
+pub mod schedule;
 pub mod servers;
 pub mod service;
 pub mod veth;

@@ -55,22 +55,18 @@ impl Scheme {
 }
 
 /// A name that is asked for after a page.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Clone, Debug)]
 pub struct Follower {
     /// Fully qualified.
     pub name: String,
     /// What is fetched from it.
-    #[serde(default = "root")]
     pub path: String,
     /// Served by the far caching server, and configured as a path to warm.
-    #[serde(default)]
     pub far_cache: bool,
 }
 
 /// A page and what follows it.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Clone, Debug)]
 pub struct Page {
     /// Fully qualified.
     pub name: String,
@@ -81,29 +77,30 @@ pub struct Page {
 }
 
 /// A scenario.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Clone, Debug)]
 pub struct Scenario {
-    /// Where prewarm runs.
-    pub place: Place,
-    /// The zone all names are in.
-    pub zone: String,
-    /// Of every record; a page is visited again only after its names have expired.
-    pub ttl_seconds: u64,
-    /// From the end of a page to its followers, shortest and longest.
-    pub gap_milliseconds: [u64; 2],
-    /// Visits without prewarm, unless the user says otherwise.
-    pub cold_visits: usize,
-    /// Visits from which prewarm learns; they count for nothing.
-    pub learn_visits: usize,
-    /// Visits through prewarm, unless the user says otherwise.
-    pub measured_visits: usize,
+    /// What the file says.
+    pub plan: Plan,
     /// What is visited.
     pub pages: Vec<Page>,
 }
 
-fn root() -> String {
-    "/".to_owned()
+/// The file; each key is explained there.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "the scenario files say it beside the values")]
+pub struct Plan {
+    pub place: Place,
+    pub zone: String,
+    pub sites: Vec<String>,
+    pub followers: Vec<String>,
+    pub gap_milliseconds: [u64; 2],
+    pub far_cached: Vec<String>,
+    pub far_cached_path: String,
+    pub ttl_seconds: u64,
+    pub cold_visits: usize,
+    pub learn_visits: usize,
+    pub measured_visits: usize,
 }
 
 impl Scenario {
@@ -116,10 +113,13 @@ impl Scenario {
             Place::Host => include_str!("../scenarios/host.toml"),
             Place::Gateway => include_str!("../scenarios/gateway.toml"),
         };
-        let scenario: Self = toml::from_str(text).context("read the scenario")?;
-        ensure!(scenario.pages.iter().all(|page| !page.followers.is_empty()), "a page without followers");
-        ensure!(scenario.gap_milliseconds[0] <= scenario.gap_milliseconds[1], "a gap that ends before it starts");
-        Ok(scenario)
+        let plan: Plan = toml::from_str(text).context("read the scenario")?;
+        ensure!(!plan.sites.is_empty() && !plan.followers.is_empty(), "a scenario without sites or followers");
+        ensure!(plan.gap_milliseconds[0] <= plan.gap_milliseconds[1], "a gap that ends before it starts");
+        let pages =
+            plan.sites.iter().zip(Scheme::ALL.into_iter().cycle()).map(|(site, scheme)| plan.page(site, scheme));
+        let pages = pages.collect();
+        Ok(Self { plan, pages })
     }
 
     /// Every name, each once, in the order of the file.
@@ -141,7 +141,24 @@ impl Scenario {
 
     /// How long a page's names are certainly not in a cache any more; caches count in whole seconds.
     pub fn expired_after(&self) -> Duration {
-        Duration::from_secs(self.ttl_seconds + 1)
+        Duration::from_secs(self.plan.ttl_seconds + 1)
+    }
+}
+
+impl Plan {
+    fn page(&self, site: &str, scheme: Scheme) -> Page {
+        let far_cached = self.far_cached.iter().any(|name| name == site);
+        let last = self.followers.len() - 1;
+        let follower = |(place, follower): (usize, &String)| {
+            let far_cache = far_cached && place == last;
+            let path = if far_cache { self.far_cached_path.clone() } else { "/".to_owned() };
+            Follower { name: format!("{follower}.{site}.{}", self.zone), path, far_cache }
+        };
+        Page {
+            name: format!("{site}.{}", self.zone),
+            scheme,
+            followers: self.followers.iter().enumerate().map(follower).collect(),
+        }
     }
 }
 
@@ -153,14 +170,16 @@ mod tests {
     fn every_scenario_reads_and_names_no_name_twice() {
         for place in [Place::Host, Place::Gateway] {
             let scenario = Scenario::of(place).unwrap();
-            assert_eq!(scenario.place, place);
+            assert_eq!(scenario.plan.place, place);
             let mut names = scenario.names();
             let all = names.len();
             names.sort_unstable();
             names.dedup();
             assert_eq!(names.len(), all);
             assert!(scenario.pages.iter().all(|page| page.followers.len() == 3));
-            assert_eq!(scenario.far_cached().count(), 1);
+            assert_eq!(scenario.far_cached().count(), scenario.plan.far_cached.len());
+            // Each has an address of its own in a /24, beside that of the authority.
+            assert!(names.len() < 254);
         }
     }
 }

@@ -11,6 +11,7 @@ mod table;
 mod targets;
 mod world;
 
+use std::fs;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -68,9 +69,6 @@ pub fn play(place: Place, options: &Options, progress: Progress) -> Result<Vec<R
     }
     let round_trip = world.measure_round_trip()?;
     progress.say(&format!("{label}: measured round trip {:.2} ms", round_trip.as_secs_f64() * 1e3));
-    if !world.is_punctual() {
-        progress.say(&format!("{label}: no real-time class for the link here, expect more spread"));
-    }
     let mut lab = Lab { scenario: &scenario, world: &world, options, progress, label: &label };
     let mut player = Player::new(&scenario, SEED);
     let cold = lab.cold(&mut player)?;
@@ -111,13 +109,13 @@ impl Lab<'_> {
         self.world.resolver.flush()?;
         let (_proxy, visitor) = self.visitor(Vec::new())?;
         // What cold costs needs no thousand requests to be known.
-        let visits = self.scenario.cold_visits.min(self.options.visits.unwrap_or(usize::MAX));
+        let visits = self.scenario.plan.cold_visits.min(self.options.visits.unwrap_or(usize::MAX));
         self.phase("cold", player, &visitor, visits)
     }
 
     fn warm(&mut self, player: &mut Player<'_>, round_trip: Duration) -> Result<Half> {
         let binary = self.options.binary.as_deref().context("no binary under test")?;
-        let (namespace, interface) = match self.scenario.place {
+        let (namespace, interface) = match self.scenario.plan.place {
             Place::Host => (&self.world.client, world::CLIENT_INTERFACE),
             Place::Gateway => (&self.world.gateway, world::GATEWAY_INTERFACE),
         };
@@ -128,14 +126,15 @@ impl Lab<'_> {
         };
         let mut daemon = Daemon::start(namespace, binary, &options, self.world.directory())?;
         let (proxy, visitor) = self.visitor(daemon.wrapper())?;
-        self.phase("learning", player, &visitor, self.options.learn.unwrap_or(self.scenario.learn_visits))?;
+        self.phase("learning", player, &visitor, self.options.learn.unwrap_or(self.scenario.plan.learn_visits))?;
 
         let before = daemon.stats()?;
         let names_before = self.world.resolver.counts()?;
-        let visits = self.options.visits.unwrap_or(self.scenario.measured_visits);
+        let visits = self.options.visits.unwrap_or(self.scenario.plan.measured_visits);
         let unused_before = self.unused()?;
         let mut half = self.phase("prewarm", player, &visitor, visits)?;
         let after = daemon.stats()?;
+        fs::write(self.world.directory().join("stats.json"), daemon.command(&["stats", "--json"])?)?;
         let names_after = self.world.resolver.counts()?;
         let prefetches = self.world.web.prefetches()?;
         // Leases that still wait are closed when their owner ends, and then the origin has seen all of them.
@@ -164,7 +163,7 @@ impl Lab<'_> {
     /// The visitor of the scenario. `wrapper` is what takes leases: before curl, or before the gateway's proxy, which
     /// lives as long as the first value.
     fn visitor(&self, wrapper: Vec<std::ffi::OsString>) -> Result<(Option<ForwardProxy>, Visitor<'_>)> {
-        let (proxy, way) = match self.scenario.place {
+        let (proxy, way) = match self.scenario.plan.place {
             Place::Host => (None, Way::Direct(wrapper)),
             Place::Gateway => {
                 let (gateway, address) = (&self.world.gateway, self.world.gateway_address());
@@ -200,7 +199,7 @@ impl Lab<'_> {
         let [v4, v6] = world::SITE_NETWORKS;
         let mut text = format!(
             "[policy.guard]\nallow_networks = [\"{v4}\", \"{v6}\"]\n\n[resolve]\nservers = [\"{}\"]\n\n\
-             [tls]\nca_file = \"{}\"\n",
+             [requests]\nca_file = \"{}\"\n",
             std::net::SocketAddr::new(self.world.gateway_address(), 53),
             self.world.certificates.authority.display(),
         );

@@ -78,7 +78,7 @@ impl<'a> Player<'a> {
             fetch: visitor.fetch(page.scheme, name, path).map_err(|error| format!("{error:#}")),
         };
         let mut samples = vec![fetch(false, &page.name, "/")];
-        let [shortest, longest] = self.scenario.gap_milliseconds;
+        let [shortest, longest] = self.scenario.plan.gap_milliseconds;
         clock::pause(Duration::from_millis(shortest + self.chance.peek() % (longest - shortest + 1)));
         thread::scope(|scope| {
             let running: Vec<_> =

@@ -51,7 +51,7 @@ pub(super) struct World {
     _authority: Authority,
     /// What clients have to trust.
     pub certificates: Certificates,
-    link: DelayedLink,
+    _link: DelayedLink,
     /// Where visitors live.
     pub client: Namespace,
     /// Where the resolver and the forward proxy live.
@@ -118,8 +118,8 @@ impl World {
 
         let path = directory.path();
         let far = family.site(AUTHORITY);
-        let ttl = Duration::from_secs(scenario.ttl_seconds);
-        let authority = Authority::start(&internet, far, &scenario.zone, ttl, &records, path)?;
+        let ttl = Duration::from_secs(scenario.plan.ttl_seconds);
+        let authority = Authority::start(&internet, far, &scenario.plan.zone, ttl, &records, path)?;
         let all: Vec<_> = names.iter().map(|name| (*name).to_owned()).collect();
         let certificates = Certificates::issue(&all, path)?;
         let far_cache = FarCache { names: scenario.far_cached().map(|(_, follower)| follower.name.clone()).collect() };
@@ -130,7 +130,7 @@ impl World {
             web,
             _authority: authority,
             certificates,
-            link,
+            _link: link,
             client,
             gateway,
             internet,
@@ -147,11 +147,6 @@ impl World {
     /// For the files of further servers; removed at the end.
     pub(super) fn directory(&self) -> &Path {
         self.directory.path()
-    }
-
-    /// Whether the link runs with a real-time class.
-    pub(super) fn is_punctual(&self) -> bool {
-        self.link.is_real_time()
     }
 
     /// Waits until no client has a connection to the web any more, so that its logs tell of all of them.

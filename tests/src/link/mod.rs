@@ -2,12 +2,11 @@
 //!
 //! In: two namespaces, the name of a TUN device in each, a round-trip time; out: what one device sends arrives at the
 //! other half a round trip later, in order. Per direction a reader stamps each packet and a writer releases it: a
-//! sleep to shortly before its time, then a spin. Adds about 0.2 ms to a round trip; with SCHED_FIFO (taken when the
-//! host allows it) the lateness of a packet is some 10 µs.
+//! sleep to shortly before its time, then a spin. Adds about 0.2 ms to a round trip; with a real-time class (taken when
+//! the host allows it) the lateness of a packet is some 10 µs.
 //!
 //! A full queue drops its newest packet, as a router would, and counts it.
 
-mod schedule;
 mod tun;
 
 use std::os::fd::{AsFd, OwnedFd};
@@ -21,8 +20,8 @@ use anyhow::{Context, Result};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::unistd;
 
-use crate::clock;
 use crate::netns::Namespace;
+use crate::{clock, schedule};
 
 /// The largest packet a TUN device hands over at its default MTU.
 const LARGEST_PACKET: usize = 1500;
@@ -103,7 +102,7 @@ impl DelayedLink {
     fn start(&mut self, name: &str, work: impl FnOnce() + Send + 'static) -> Result<()> {
         let shared = Arc::clone(&self.shared);
         let body = move || {
-            if !schedule::real_time() {
+            if !schedule::real_time(schedule::LINK) {
                 shared.real_time.store(false, Ordering::Relaxed);
             }
             work();
