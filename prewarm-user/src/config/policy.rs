@@ -50,8 +50,8 @@ pub struct PolicySettings {
     pub warm_bytes_per_second: f64,
     /// Bytes one warm request is taken to fetch, 1 to 1000000000.
     pub warm_bytes: f64,
-    /// Failures in a row, or three times as many unused warm-ups in a row, after which an origin is left alone, 1 to
-    /// 1000.
+    /// Failures in a row after which an origin is left alone, 1 to 1000; so it is when three times as many uses were
+    /// expected of what was made ready and none came.
     pub breaker_failures: u32,
     /// Seconds for which it is left alone first, 1 to 3600; doubled each time it goes on.
     pub breaker_backoff_seconds: f64,

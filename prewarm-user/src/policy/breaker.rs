@@ -14,7 +14,7 @@ use crate::{
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Limits {
     failures: u32,
-    wasted: u32,
+    wasted: f64,
     backoff: Duration,
     ceiling: Duration,
 }
@@ -24,7 +24,7 @@ impl Limits {
         Self {
             failures: settings.breaker_failures,
             // Waste is a matter of probability, so one run of bad luck must not trip it.
-            wasted: settings.breaker_failures.saturating_mul(3),
+            wasted: f64::from(settings.breaker_failures) * 3.0,
             backoff: Duration::from_secs_f64(settings.breaker_backoff_seconds),
             ceiling: Duration::from_secs_f64(settings.breaker_ceiling_seconds.max(settings.breaker_backoff_seconds)),
         }
@@ -35,7 +35,9 @@ impl Limits {
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Breaker {
     failures: u32,
-    wasted: u32,
+    /// How many uses were expected since the last one: the probabilities of unused warm-ups added up, so that long
+    /// shots, which mostly go unused, hardly count.
+    wasted: f64,
     state: State,
     /// The last back-off, from which the next is doubled.
     backoff: Duration,
@@ -74,8 +76,8 @@ impl Breaker {
         }
     }
 
-    /// What became of a warm-up; whether the breaker opened.
-    pub(super) fn outcome(&mut self, now: Timestamp, verdict: &Verdict, limits: &Limits) -> bool {
+    /// What became of a warm-up that was used with `probability`; whether the breaker opened.
+    pub(super) fn outcome(&mut self, now: Timestamp, verdict: &Verdict, probability: f64, limits: &Limits) -> bool {
         let trial = matches!(self.state, State::HalfOpen);
         match verdict {
             Verdict::Used { .. } | Verdict::Late => {
@@ -87,7 +89,7 @@ impl Breaker {
                 (trial || self.failures >= limits.failures) && self.open(now, Duration::ZERO, limits)
             }
             Verdict::Wasted => {
-                self.wasted += 1;
+                self.wasted += probability;
                 (trial || self.wasted >= limits.wasted) && self.open(now, Duration::ZERO, limits)
             }
             Verdict::PushedBack { retry_after } => self.open(now, retry_after.unwrap_or_default(), limits),
@@ -110,7 +112,7 @@ impl Breaker {
         let wait = self.backoff.max(at_least.min(limits.ceiling));
         self.state = State::Open { until: now + wait };
         self.failures = 0;
-        self.wasted = 0;
+        self.wasted = 0.0;
         true
     }
 }
@@ -129,9 +131,9 @@ mod tests {
     fn opens_backs_off_and_closes() {
         let limits = Limits::new(&PolicySettings::default());
         let mut breaker = Breaker::default();
-        assert!(!breaker.outcome(at(0), &Verdict::Failed, &limits));
-        assert!(!breaker.outcome(at(0), &Verdict::Failed, &limits));
-        assert!(breaker.outcome(at(0), &Verdict::Failed, &limits), "three in a row");
+        assert!(!breaker.outcome(at(0), &Verdict::Failed, 1.0, &limits));
+        assert!(!breaker.outcome(at(0), &Verdict::Failed, 1.0, &limits));
+        assert!(breaker.outcome(at(0), &Verdict::Failed, 1.0, &limits), "three in a row");
         let mut now = 0;
         for wait in [10, 20, 40, 80, 160, 320, 600, 600] {
             assert!(!breaker.allows(at(now + wait - 1)), "{wait}");
@@ -139,11 +141,11 @@ mod tests {
             assert!(breaker.allows(at(now)), "{wait}");
             breaker.started();
             assert!(!breaker.allows(at(now)), "one trial");
-            assert!(breaker.outcome(at(now), &Verdict::Failed, &limits));
+            assert!(breaker.outcome(at(now), &Verdict::Failed, 1.0, &limits));
         }
         now += 600;
         breaker.started();
-        breaker.outcome(at(now), &USED, &limits);
+        breaker.outcome(at(now), &USED, 1.0, &limits);
         assert!(breaker.allows(at(now)) && !breaker.is_tripped());
     }
 
@@ -152,14 +154,18 @@ mod tests {
         let limits = Limits::new(&PolicySettings::default());
         let mut breaker = Breaker::default();
         for _ in 0..20 {
-            assert!(!breaker.outcome(at(0), &Verdict::Failed, &limits));
-            assert!(!breaker.outcome(at(0), &Verdict::Wasted, &limits));
-            breaker.outcome(at(0), &USED, &limits);
+            assert!(!breaker.outcome(at(0), &Verdict::Failed, 1.0, &limits));
+            assert!(!breaker.outcome(at(0), &Verdict::Wasted, 1.0, &limits));
+            breaker.outcome(at(0), &USED, 1.0, &limits);
         }
         for _ in 0..8 {
-            assert!(!breaker.outcome(at(0), &Verdict::Wasted, &limits));
+            assert!(!breaker.outcome(at(0), &Verdict::Wasted, 1.0, &limits));
         }
-        assert!(breaker.outcome(at(0), &Verdict::Wasted, &limits), "nine unused in a row");
+        assert!(breaker.outcome(at(0), &Verdict::Wasted, 1.0, &limits), "nine expected uses that never came");
+        let mut long_shots = Breaker::default();
+        for _ in 0..80 {
+            assert!(!long_shots.outcome(at(0), &Verdict::Wasted, 0.1, &limits));
+        }
     }
 
     #[test]
@@ -167,10 +173,10 @@ mod tests {
         let limits = Limits::new(&PolicySettings::default());
         let mut breaker = Breaker::default();
         let pushed = Verdict::PushedBack { retry_after: Some(Duration::from_secs(120)) };
-        assert!(breaker.outcome(at(0), &pushed, &limits));
+        assert!(breaker.outcome(at(0), &pushed, 1.0, &limits));
         assert!(!breaker.allows(at(119)) && breaker.allows(at(120)));
         breaker.started();
-        breaker.outcome(at(120), &Verdict::Refused, &limits);
+        breaker.outcome(at(120), &Verdict::Refused, 1.0, &limits);
         assert!(breaker.allows(at(120)), "a trial that was not made decides nothing");
     }
 }

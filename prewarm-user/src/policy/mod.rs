@@ -227,7 +227,7 @@ impl Policy {
 
     /// What became of an intent. An unknown number, or one that was told of before, is counted and changes nothing.
     pub fn outcome(&mut self, outcome: &Outcome) {
-        let Some((key, _)) = self.open.remove(outcome.intent) else {
+        let Some((key, entry)) = self.open.remove(outcome.intent) else {
             self.counters.unknown_outcomes += 1;
             return;
         };
@@ -254,7 +254,7 @@ impl Policy {
         let limits = self.limits;
         if !blameless {
             let state = self.origins.touch(outcome.at, (key.resource, key.port));
-            if state.breaker.outcome(outcome.at, &outcome.verdict, &limits) {
+            if state.breaker.outcome(outcome.at, &outcome.verdict, entry.probability(), &limits) {
                 self.counters.breakers_opened += 1;
             }
         }

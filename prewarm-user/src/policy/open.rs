@@ -28,6 +28,13 @@ pub(super) struct Entry {
     echoed: bool,
 }
 
+impl Entry {
+    /// The probability of its use, as it was when it was handed out.
+    pub(super) const fn probability(&self) -> f64 {
+        self.intent.probability
+    }
+}
+
 /// All of them.
 #[derive(Debug, Default)]
 pub(super) struct Open {
