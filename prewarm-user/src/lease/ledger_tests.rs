@@ -1,3 +1,5 @@
+//! The ledger under scripted time: limits, renewal, back-off, who gets which lease, one outcome each.
+
 use super::*;
 
 const RTT: Duration = Duration::from_millis(40);
