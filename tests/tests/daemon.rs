@@ -7,8 +7,9 @@
 
 use std::{
     fs,
-    io::ErrorKind,
-    net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket},
+    io::{ErrorKind, Read as _, Write as _},
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, UdpSocket},
+    os::unix::net::UnixDatagram,
     path::PathBuf,
     time::Duration,
 };
@@ -20,6 +21,7 @@ use prewarm_tests::{
     daemon::{self, Daemon, DaemonOptions},
     netns::{Addresses, Namespace, VethEnd, veth},
     question,
+    service::Service,
 };
 
 const HOST: Addresses = Addresses { v4: Ipv4Addr::new(10, 77, 0, 1), v6: Ipv6Addr::new(0xfd77, 0, 0, 0, 0, 0, 0, 1) };
@@ -244,4 +246,52 @@ fn interfaces_come_and_go_while_it_runs() {
     let stats = bench.wait("the name", |stats| stats.names.known > 0);
     assert_eq!(stats.names.known, 1, "a question was seen while nothing was attached");
     assert!(bench.daemon.command(&["attach", "no-such-if"]).is_err());
+}
+
+#[test]
+fn the_metrics_page_is_served_where_it_is_switched_on() {
+    let Some(mut bench) = bench("[metrics]\nenabled = true\nlisten = \"127.0.0.1:9153\"\n") else { return };
+    bench.ask(&["a.example"]);
+    bench.wait("the name", |stats| stats.names.known == 1);
+    let page = bench
+        .host
+        .enter(|| {
+            let mut stream = TcpStream::connect("127.0.0.1:9153")?;
+            stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n")?;
+            let mut page = String::new();
+            stream.read_to_string(&mut page)?;
+            Ok(page)
+        })
+        .unwrap();
+    assert!(page.contains("prewarm_kernel_questions_total 1"), "{page}");
+    assert!(page.contains("prewarm_history_known_names 1"), "{page}");
+}
+
+#[test]
+fn systemd_is_told_what_happens() {
+    let Some(bench) = bench("") else { return };
+    let socket = bench.folder.path().join("notify.sock");
+    let manager = UnixDatagram::bind(&socket).unwrap();
+    manager.set_read_timeout(Some(WAIT)).unwrap();
+    let mut command = bench.host.command(daemon::binary().unwrap());
+    command.args(["run", "--iface", "lo", "--set", "resolve.servers=[\"127.0.0.1:53\"]"]);
+    command.arg("--socket").arg(bench.folder.path().join("second.sock"));
+    command.arg("--state").arg(bench.folder.path().join("second"));
+    command.env("NOTIFY_SOCKET", &socket).env("WATCHDOG_USEC", "300000");
+    let service = Service::start("notifying", command, bench.folder.path()).unwrap();
+    let told = |wanted: &str| {
+        let mut buffer = [0; 512];
+        loop {
+            let length = manager.recv(&mut buffer).unwrap_or_else(|error| {
+                panic!("waiting for {wanted}: {error}\n{}", service.log_tail());
+            });
+            if String::from_utf8_lossy(&buffer[..length]).lines().any(|line| line == wanted) {
+                return;
+            }
+        }
+    };
+    told("READY=1");
+    told("WATCHDOG=1");
+    kill(service.pid(), Signal::SIGTERM).unwrap();
+    told("STOPPING=1");
 }
