@@ -111,7 +111,8 @@ impl Visitor<'_> {
         command.arg(&self.authority).args(options).arg(url);
         let output = command.stdin(Stdio::null()).output().context("run curl")?;
         let errors = String::from_utf8_lossy(&output.stderr).into_owned();
-        ensure!(output.status.success(), "curl {url}: {}: {errors}", output.status);
+        let complaint = errors.lines().rfind(|line| !line.is_empty()).unwrap_or_default();
+        ensure!(output.status.success(), "curl {url}: {}: {complaint}", output.status);
         let text = String::from_utf8(output.stdout)?;
         let (json, far_cache) = text.split_once('\n').unwrap_or((&text, ""));
         let written: Written = serde_json::from_str(json).map_err(|error| anyhow!("curl wrote {text:?}: {error}"))?;

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
 
-use crate::scenario::{Page, Scenario, Scheme};
+use crate::scenario::{Follower, Page, Scenario, Scheme};
 use crate::visit::{Fetch, Visitor};
 use crate::{clock, interrupt};
 
@@ -73,7 +73,7 @@ impl<'a> Player<'a> {
         Ok(samples)
     }
 
-    fn visit(&self, visitor: &Visitor<'_>, page: &Page) -> Result<Vec<Sample>> {
+    fn visit(&mut self, visitor: &Visitor<'_>, page: &'a Page) -> Result<Vec<Sample>> {
         let fetch = |follower: bool, name: &str, path: &str| Sample {
             scheme: page.scheme,
             follower,
@@ -81,11 +81,19 @@ impl<'a> Player<'a> {
             fetch: visitor.fetch(page.scheme, name, path).map_err(|error| format!("{error:#}")),
         };
         let mut samples = vec![fetch(false, &page.name, "/")];
+        let came = clock::now();
         let [shortest, longest] = self.scenario.plan.gap_milliseconds;
-        clock::pause(Duration::from_millis(shortest + self.chance.peek() % (longest - shortest + 1)));
+        let mut gap = || Duration::from_millis(shortest + self.chance.next() % (longest - shortest + 1));
+        let due: Vec<_> = page.followers.iter().map(|follower| (follower, came + gap())).collect();
+        let fetch = &fetch;
         thread::scope(|scope| {
-            let running: Vec<_> =
-                page.followers.iter().map(|next| scope.spawn(|| fetch(true, &next.name, &next.path))).collect();
+            let start = |(follower, due): (&'a Follower, Duration)| {
+                scope.spawn(move || {
+                    clock::sleep_until(due);
+                    fetch(true, &follower.name, &follower.path)
+                })
+            };
+            let running: Vec<_> = due.into_iter().map(start).collect();
             for fetched in running {
                 samples.push(fetched.join().map_err(|_| anyhow!("a visitor panicked"))?);
             }
@@ -114,10 +122,6 @@ struct Chance(u64);
 impl Chance {
     fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        self.peek()
-    }
-
-    fn peek(&self) -> u64 {
         let mut mixed = self.0;
         mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
