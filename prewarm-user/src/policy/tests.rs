@@ -247,7 +247,7 @@ fn names_end_when_they_are_asked_for_or_their_time_is_over() {
 #[test]
 fn what_comes_before_its_warm_up_makes_that_needless() {
     let mut policy = policy(|s| s.lease = false);
-    let far = Prediction { earliest_in: Duration::from_secs(5), ..soon(1, 0.9) };
+    let far = Prediction { earliest_in: Duration::from_secs(5), latest_in: Duration::from_secs(9), ..soon(1, 0.9) };
     policy.propose(at(0), at(0), CLIENT, &far, Some(known(&name(1), &[])));
     policy.accessed(at(10), ResourceId(1), false, false, &mut Vec::new());
     assert!(due(&mut policy, 10_000).is_empty());
@@ -275,7 +275,7 @@ fn waste_raises_the_price_and_misses_lower_it() {
         }
     }
     let dear = policy.price(ActionKind::Resolve);
-    assert!(dear > 10.0, "{dear}");
+    assert!(dear > 3.5, "{dear}");
     assert!(propose(&mut policy, 10_000, &soon(999, 0.2), known(&name(999), &[])).is_empty());
     for n in 0..100 {
         policy.accessed(at(10_000), ResourceId(5000 + n), false, false, &mut Vec::new());
