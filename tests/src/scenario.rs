@@ -97,7 +97,9 @@ pub struct Plan {
     pub gap_milliseconds: [u64; 2],
     pub far_cached: Vec<String>,
     pub far_cached_path: String,
+    pub far_cached_seconds: u64,
     pub ttl_seconds: u64,
+    pub hold_seconds: u64,
     pub cold_visits: usize,
     pub learn_visits: usize,
     pub measured_visits: usize,
@@ -139,9 +141,12 @@ impl Scenario {
         })
     }
 
-    /// How long a page's names are certainly not in a cache any more; caches count in whole seconds.
-    pub fn expired_after(&self) -> Duration {
-        Duration::from_secs(self.plan.ttl_seconds + 1)
+    /// How long after a visit nothing of it is in a cache any more; caches count in whole seconds.
+    pub fn forgotten_after(&self, page: &Page) -> Duration {
+        let far_cached = page.followers.iter().any(|follower| follower.far_cache);
+        let longest =
+            if far_cached { self.plan.ttl_seconds.max(self.plan.far_cached_seconds) } else { self.plan.ttl_seconds };
+        Duration::from_secs(longest + 1)
     }
 }
 

@@ -59,7 +59,7 @@ pub struct Options {
 ///
 /// # Errors
 /// When the world can't be built, the daemon doesn't start or ends, or the user interrupts.
-pub fn play(place: Place, options: &Options, progress: Progress) -> Result<Vec<Row>> {
+pub fn play(place: Place, options: &Options, progress: &Progress) -> Result<Vec<Row>> {
     let scenario = Scenario::of(place)?;
     let label = case_label(place, options);
     progress.say(&format!("{label}: building the world"));
@@ -100,7 +100,7 @@ struct Lab<'a> {
     scenario: &'a Scenario,
     world: &'a World,
     options: &'a Options,
-    progress: Progress,
+    progress: &'a Progress,
     label: &'a str,
 }
 
@@ -179,8 +179,9 @@ impl Lab<'_> {
     fn phase(&self, phase: &str, player: &mut Player<'_>, visitor: &Visitor<'_>, visits: usize) -> Result<Half> {
         let title = format!("{}: {phase}", self.label);
         self.progress.say(&format!("{title}, {visits} visits"));
-        let samples = player.play(visitor, visits, |visit| self.progress.count(&title, visit, visits))?;
-        self.progress.done();
+        let samples = player.play(visitor, visits, |visit| self.progress.count(&title, visit, visits));
+        self.progress.done(&title);
+        let samples = samples?;
         for Sample { name, fetch, .. } in &samples {
             if let Err(error) = fetch {
                 self.progress.say(&format!("{title}: {name}: {error}"));
@@ -198,8 +199,9 @@ impl Lab<'_> {
     fn configuration(&self) -> String {
         let [v4, v6] = world::SITE_NETWORKS;
         let mut text = format!(
-            "[policy.guard]\nallow_networks = [\"{v4}\", \"{v6}\"]\n\n[resolve]\nservers = [\"{}\"]\n\n\
+            "[policy]\nhold_seconds = {}\n\n[policy.guard]\nallow_networks = [\"{v4}\", \"{v6}\"]\n\n[resolve]\nservers = [\"{}\"]\n\n\
              [requests]\nca_file = \"{}\"\n",
+            self.scenario.plan.hold_seconds,
             std::net::SocketAddr::new(self.world.gateway_address(), 53),
             self.world.certificates.authority.display(),
         );

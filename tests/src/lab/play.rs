@@ -1,7 +1,7 @@
 //! Playing visits: which page is next, and what its fetches took.
 //!
-//! Pages come in no order that could be learnt: each time one is drawn from those whose names have certainly expired
-//! everywhere, so cold is honest and a page never announces the next page. Of those, pages that were visited least come
+//! Pages come in no order that could be learnt: each time one is drawn from those of which nothing is
+//! cached anywhere any more, so cold is honest and a page never announces the next page. Of those, pages that were visited least come
 //! first, so that every page is learnt.
 
 use std::thread;
@@ -38,7 +38,7 @@ pub(super) struct Player<'a> {
 #[derive(Clone, Copy, Debug, Default)]
 struct Visited {
     times: u32,
-    /// When its names have expired everywhere.
+    /// When nothing of it is cached anywhere any more.
     free_at: Duration,
 }
 
@@ -64,7 +64,10 @@ impl<'a> Player<'a> {
             let page = self.next_page()?;
             samples.extend(self.visit(visitor, &self.scenario.pages[page])?);
             let visited = &mut self.visited[page];
-            *visited = Visited { times: visited.times + 1, free_at: clock::now() + self.scenario.expired_after() };
+            *visited = Visited {
+                times: visited.times + 1,
+                free_at: clock::now() + self.scenario.forgotten_after(&self.scenario.pages[page]),
+            };
             interrupt::check()?;
         }
         Ok(samples)
@@ -90,7 +93,7 @@ impl<'a> Player<'a> {
         })
     }
 
-    /// Draws among the pages whose names have expired, waiting for the first to do so if none has.
+    /// Draws among the pages that are forgotten everywhere, waiting for the first to be if none is.
     fn next_page(&mut self) -> Result<usize> {
         let first_free = self.visited.iter().map(|page| page.free_at).min().context("no pages")?;
         clock::sleep_until(first_free);

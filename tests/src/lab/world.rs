@@ -122,7 +122,10 @@ impl World {
         let authority = Authority::start(&internet, far, &scenario.plan.zone, ttl, &records, path)?;
         let all: Vec<_> = names.iter().map(|name| (*name).to_owned()).collect();
         let certificates = Certificates::issue(&all, path)?;
-        let far_cache = FarCache { names: scenario.far_cached().map(|(_, follower)| follower.name.clone()).collect() };
+        let far_cache = FarCache {
+            names: scenario.far_cached().map(|(_, follower)| follower.name.clone()).collect(),
+            fresh_for: Duration::from_secs(scenario.plan.far_cached_seconds),
+        };
         let web = Web::start(&internet, far, &certificates, &far_cache, path)?;
         let resolver = Resolver::start(&gateway, near, far, names.first().context("no names")?, path)?;
         Ok(Self {

@@ -6,6 +6,7 @@
 use std::fs;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 
@@ -27,12 +28,14 @@ pub struct Web {
     requests: PathBuf,
 }
 
-/// Names that are served by the far caching server: from its cache while fresh (one second), else from the origin;
-/// `X-Cache` says which.
+/// Names that are served by the far caching server: from its cache while fresh, else from the origin; `X-Cache` says
+/// which.
 #[derive(Clone, Debug, Default)]
 pub struct FarCache {
     /// The virtual hosts.
     pub names: Vec<String>,
+    /// For how long an object is fresh.
+    pub fresh_for: Duration,
 }
 
 impl Web {
@@ -120,8 +123,9 @@ fn configuration_text(
         text.push_str(&format!(
             "server {{ {listen} server_name {names};\n\
                location / {{ proxy_pass http://{ORIGIN}; proxy_cache far; proxy_cache_key $host$uri;\n\
-                 proxy_cache_valid 200 1s; add_header X-Cache $upstream_cache_status always; }} }}\n",
+                 proxy_cache_valid 200 {fresh}s; add_header X-Cache $upstream_cache_status always; }} }}\n",
             names = far_cache.names.join(" "),
+            fresh = far_cache.fresh_for.as_secs(),
         ));
     }
     text.push_str("}\n");
