@@ -1,5 +1,4 @@
 //! What the verifier has to walk: a budget, because older kernels give up where newer ones still manage.
-#![expect(clippy::print_stdout, reason = "a test that is skipped says why")]
 
 use prewarm_ebpf::abi::{EGRESS, INGRESS};
 use prewarm_tests::kernel;

@@ -133,8 +133,9 @@ impl Decider {
                 self.asked(now, observation, resource, Ready { name: fresh_before, lease: false }, decisions);
             }
             Access::Answered { resource, after } => {
-                let fresh_until = self.history.get(resource).map_or(at, |known| known.fresh_until);
-                self.policy.answered(resource, fresh_until);
+                let gave = matches!(&observation.seen, Seen::Answer { addresses, .. } if !addresses.is_empty());
+                let known = self.history.get(resource).filter(|_| gave);
+                self.policy.answered(resource, known.map(|known| known.fresh_until));
                 if let Some(after) = after {
                     self.policy.measured(at, resource, 0, after);
                 }

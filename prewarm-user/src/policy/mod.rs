@@ -296,11 +296,14 @@ impl Policy {
         self.open.echo(now, resource)
     }
 
-    /// An answer for this resource was seen that may be kept until `fresh_until`: the next question for it is
-    /// somebody's, and a look-up that gave it is of no use beyond it.
-    pub fn answered(&mut self, resource: ResourceId, fresh_until: Timestamp) {
+    /// An answer for this resource was seen: the next question for it is somebody's. Where it gave addresses that may be
+    /// kept until `fresh_until`, a look-up that led to it is of no use beyond that; one without addresses says nothing of
+    /// the other family's.
+    pub fn answered(&mut self, resource: ResourceId, fresh_until: Option<Timestamp>) {
         self.open.answered(resource);
-        self.open.shorten(Key { resource, kind: ActionKind::Resolve, port: 0, path: 0 }, fresh_until);
+        if let Some(fresh_until) = fresh_until {
+            self.open.shorten(Key { resource, kind: ActionKind::Resolve, port: 0, path: 0 }, fresh_until);
+        }
     }
 
     /// What waits and what is under way, best first.

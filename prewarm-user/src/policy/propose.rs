@@ -22,8 +22,8 @@ pub struct Known<'a> {
 
 /// A prediction whose accesses begin later than this waits.
 const AT_ONCE: Duration = Duration::from_secs(2);
-/// Caches count in whole seconds on clocks of their own, so a name is looked up a little after its time.
-const EXPIRY_SLACK: Duration = Duration::from_millis(20);
+/// Caches count whole seconds: one that is asked earlier still answers from what it has, and renews nothing.
+const EXPIRY_SLACK: Duration = Duration::from_secs(1);
 /// For how long behind its last expected access a warm request is taken to last.
 const WARM_HOLD: Duration = Duration::from_secs(2);
 
@@ -149,7 +149,7 @@ impl Policy {
             if known.rcode != 0 {
                 return Err(Refusal::Unreachable);
             }
-            if known.fresh_until > cause + prediction.latest_in.max(Duration::from_secs(1)) {
+            if start > cause + prediction.latest_in.max(Duration::from_secs(1)) {
                 return Err(Refusal::Fresh);
             }
         }

@@ -247,7 +247,7 @@ fn names_end_when_they_are_asked_for_or_their_time_is_over() {
 #[test]
 fn what_comes_before_its_warm_up_makes_that_needless() {
     let mut policy = policy(|s| s.lease = false);
-    let far = Prediction { earliest_in: Duration::from_secs(5), ..soon(1, 0.9) };
+    let far = Prediction { earliest_in: Duration::from_secs(5), latest_in: Duration::from_secs(9), ..soon(1, 0.9) };
     policy.propose(at(0), at(0), CLIENT, &far, Some(known(&name(1), &[])));
     policy.accessed(at(10), ResourceId(1), false, false, &mut Vec::new());
     assert!(due(&mut policy, 10_000).is_empty());
