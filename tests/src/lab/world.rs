@@ -127,7 +127,7 @@ impl World {
             fresh_for: Duration::from_secs(scenario.plan.far_cached_seconds),
         };
         let web = Web::start(&internet, far, &certificates, &far_cache, path)?;
-        let resolver = Resolver::start(&gateway, near, far, names.first().context("no names")?, path)?;
+        let resolver = Resolver::start(&gateway, near, far, names.first().context("no names")?, keep, path)?;
         Ok(Self {
             resolver,
             web,

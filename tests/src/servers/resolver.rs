@@ -40,6 +40,7 @@ impl Resolver {
         address: IpAddr,
         upstream: IpAddr,
         probe: &str,
+        log_everything: bool,
         directory: &Path,
     ) -> Result<Self> {
         let control = directory.join("unbound.sock");
@@ -49,11 +50,13 @@ impl Resolver {
             format!(
                 "server:\n  interface: {address}\n  interface: 127.0.0.1\n  access-control: 0.0.0.0/0 allow\n  \
                  access-control: ::/0 allow\n  do-daemonize: no\n  username: \"\"\n  chroot: \"\"\n  \
-                 directory: \"{folder}\"\n  pidfile: \"\"\n  use-syslog: no\n  logfile: \"\"\n  num-threads: 1\n  log-queries: yes\n  log-replies: yes\n  \
+                 directory: \"{folder}\"\n  pidfile: \"\"\n  use-syslog: no\n  logfile: \"\"\n  num-threads: 1\n  {logged}\
                  module-config: \"iterator\"\n  cache-min-ttl: 0\n  prefetch: no\n  serve-expired: no\n  \
                  qname-minimisation: no\n\
                  remote-control:\n  control-enable: yes\n  control-interface: \"{control}\"\n  control-use-cert: no\n\
                  forward-zone:\n  name: \".\"\n  forward-addr: {upstream}\n",
+                // Four lines a question: for who wants to know, not while microseconds are measured.
+                logged = if log_everything { "log-queries: yes\n  log-replies: yes\n  " } else { "" },
                 folder = directory.display(),
                 control = control.display(),
             ),
