@@ -15,7 +15,8 @@ pub struct PolicySettings {
     pub resolve: bool,
     /// Whether connections are opened.
     pub lease: bool,
-    /// Unused warm-ups allowed for each access that was not ready, 0.01 to 10; the price of a warm-up follows it.
+    /// Unused warm-ups allowed for each access that would have been cold without prewarm, 0.01 to 10; the price of a
+    /// warm-up follows it.
     pub waste_budget: f64,
     /// Probability below which nothing is ever done, 0 to 1.
     pub probability_floor: f64,

@@ -214,7 +214,7 @@ impl Policy {
         }
         for kind in [ActionKind::Resolve, ActionKind::Lease] {
             if !ready[kind as usize] {
-                self.prices[kind as usize].missed();
+                self.prices[kind as usize].wanted();
                 self.counters.kind_mut(kind).missed += 1;
             }
         }
@@ -236,6 +236,7 @@ impl Policy {
             Verdict::Used { saved } => {
                 counters.used += 1;
                 counters.saved += *saved;
+                self.prices[key.kind as usize].wanted();
                 if key.kind == ActionKind::Lease {
                     // What a lease saves is the round trip that its dial took.
                     self.origins.measured(outcome.at, (key.resource, key.port), *saved);
@@ -245,7 +246,10 @@ impl Policy {
                 counters.wasted += 1;
                 self.prices[key.kind as usize].wasted();
             }
-            Verdict::Late => counters.late += 1,
+            Verdict::Late => {
+                counters.late += 1;
+                self.prices[key.kind as usize].wanted();
+            }
             Verdict::Failed | Verdict::PushedBack { .. } => counters.failed += 1,
             Verdict::Refused => counters.refused += 1,
         }

@@ -1,13 +1,14 @@
 //! The price controller: warm-ups get dearer when too many go unused, and cheaper when too few are tried.
 //!
-//! Comes in: an unused warm-up, or an access that nothing was ready for. Goes out: the factor on a warm-up's cost.
+//! Comes in: an unused warm-up, or an access that would have been cold without one, whether it was or not. Goes out: the
+//! factor on a warm-up's cost.
 
 /// One kind's price.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Price {
     /// Logarithm of the factor.
     log: f64,
-    /// Unused warm-ups allowed for each miss.
+    /// Unused warm-ups allowed for each access that would have been cold.
     budget: f64,
 }
 
@@ -31,8 +32,9 @@ impl Price {
         self.log = (self.log + STEP).min(BOUNDS.1);
     }
 
-    /// An access found nothing ready. In balance, `wasted` comes `budget` times as often as this.
-    pub(super) fn missed(&mut self) {
+    /// An access found nothing ready, or only what we made ready. In balance, `wasted` comes `budget` times as often as
+    /// this. Counting only what was missed would take the budget away from whoever predicts well.
+    pub(super) fn wanted(&mut self) {
         self.log = (self.log - STEP * self.budget).max(BOUNDS.0);
     }
 
@@ -50,7 +52,7 @@ mod tests {
     fn holds_waste_at_the_budget() {
         // A world in which a candidate's probability is uniform and its cost a quarter of what it saves.
         let mut price = Price::new(0.5);
-        let (mut wasted, mut missed) = (0.0, 0.0);
+        let (mut wasted, mut wanted) = (0.0, 0.0);
         let mut seed = 1u64;
         let mut uniform = || {
             seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
@@ -62,15 +64,15 @@ mod tests {
             let tried = p * 40.0 - (1.0 - p) * 10.0 * price.factor() > 0.0;
             match (tried, used) {
                 (true, false) => price.wasted(),
-                (false, true) => price.missed(),
-                _ => (),
+                (_, true) => price.wanted(),
+                (false, false) => (),
             }
             if round > 10_000 {
                 wasted += f64::from(u8::from(tried && !used));
-                missed += f64::from(u8::from(!tried && used));
+                wanted += f64::from(u8::from(used));
             }
         }
-        let ratio = wasted / missed;
+        let ratio = wasted / wanted;
         assert!((0.45..0.55).contains(&ratio), "{ratio}");
     }
 
@@ -79,7 +81,7 @@ mod tests {
         let mut price = Price::new(10.0);
         (0..10_000).for_each(|_| price.wasted());
         assert!(price.factor() <= 65.0);
-        (0..10_000).for_each(|_| price.missed());
+        (0..10_000).for_each(|_| price.wanted());
         assert!(price.factor() >= 0.12);
     }
 }
