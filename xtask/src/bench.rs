@@ -43,7 +43,10 @@ pub(crate) fn lab(arguments: &LabArguments) -> anyhow::Result<ExitCode> {
 fn measure(binary: &str, flags: &[String]) -> anyhow::Result<ExitCode> {
     let daemon = build::daemon(build::Profile::Release)?;
     let harness = build::harness(binary)?;
-    let mut command = shell::as_root(harness);
-    command.env("PREWARM_BIN", daemon).args(flags);
+    // Through `env`, since sudo drops what it does not know.
+    let mut binary = std::ffi::OsString::from("PREWARM_BIN=");
+    binary.push(daemon);
+    let mut command = shell::as_root("env");
+    command.arg(binary).arg(harness).args(flags);
     Ok(shell::code_of(shell::status(&mut command)?))
 }

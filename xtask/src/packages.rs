@@ -93,5 +93,23 @@ pub(crate) fn install(what_for: &str, wanted: &[&str]) -> anyhow::Result<()> {
     // The lists are refreshed only where the packages cannot be found in them: it costs half a minute on some lines.
     get().or_else(|_| fresh().and_then(|()| get())).context(by_hand)?;
     drop(quiet);
+    disable(&packages);
     Ok(())
+}
+
+/// Keeps what was just installed from starting with the machine.
+fn disable(installed: &[&str]) {
+    if !std::path::Path::new("/run/systemd/system").exists() {
+        return;
+    }
+    let ours = |service: &&&str| installed.iter().any(|package| service.starts_with(package));
+    let services: Vec<&str> = harness::SERVICES.iter().filter(ours).copied().collect();
+    if services.is_empty() {
+        return;
+    }
+    let mut systemctl = shell::as_root("systemctl");
+    systemctl.args(["--quiet", "disable", "--now"]).args(&services).stdin(Stdio::null());
+    if let Err(error) = shell::check(&mut systemctl) {
+        shell::say(&format!("warning: {} may start with this machine: {error:#}", services.join(", ")));
+    }
 }

@@ -46,13 +46,13 @@ pub(crate) fn is_root() -> bool {
     nix::unistd::Uid::effective().is_root()
 }
 
-/// `program` run as root: as it is when we are root, through `sudo` (which keeps the environment) when not.
+/// `program` run as root: as it is when we are root, through `sudo` when not.
 pub(crate) fn as_root(program: impl AsRef<OsStr>) -> Command {
     if is_root() {
         return Command::new(program);
     }
     let mut sudo = Command::new("sudo");
-    sudo.arg("-E").arg("--").arg(program);
+    sudo.arg("--").arg(program);
     sudo
 }
 

@@ -23,11 +23,12 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let mut test = shell::cargo()?;
     test.args(["test", "--workspace", "--no-fail-fast"]).args(&arguments.flags);
     build::carry_programs(&mut test)?;
-    test.env("PREWARM_BIN", binary);
+    test.env("PREWARM_BIN", &binary);
     if !shell::is_root() {
         // Test-run, namespaces and hand-over need root; building does not.
         let host = build::host_triple()?.to_uppercase().replace('-', "_");
-        test.env(format!("CARGO_TARGET_{host}_RUNNER"), "sudo -E");
+        // Through `env`, since sudo drops what it does not know.
+        test.env(format!("CARGO_TARGET_{host}_RUNNER"), format!("sudo env PREWARM_BIN={}", binary.display()));
     }
     let (status, took) = timed(|| shell::status(&mut test));
     let status = status?;

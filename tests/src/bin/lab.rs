@@ -5,10 +5,9 @@
 
 use std::io::{self, Write as _, stdout};
 use std::process::ExitCode;
-use std::thread;
 use std::time::Duration;
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result};
 use clap::{Parser, ValueEnum};
 use prewarm_tests::interrupt::{self, Interrupted};
 use prewarm_tests::lab::{self, Family, Options, Progress};
@@ -120,20 +119,12 @@ fn run(arguments: &Arguments, progress: &Progress) -> Result<ExitCode> {
         binary: daemon::binary(),
     };
     let mut report = Report::new("lab");
-    // Each is idle most of the time; together they take the time of one.
-    let options = &options;
-    let played = thread::scope(|scope| {
-        let running: Vec<_> =
-            places.into_iter().map(|place| scope.spawn(move || lab::play(place, options, progress))).collect();
-        running
-            .into_iter()
-            .map(|scenario| scenario.join().map_err(|_| anyhow!("a scenario panicked")))
-            .collect::<Vec<_>>()
-    });
-    // Ctrl-C in a terminal also ends the program that a step was waiting for; that step's error is no news.
-    interrupt::check()?;
-    for rows in played {
-        report.results.extend(rows??);
+    // One after the other: on two cores they would take each other's microseconds.
+    for place in places {
+        let rows = lab::play(place, &options, progress);
+        // Ctrl-C in a terminal also ends the program that a step was waiting for; that step's error is no news.
+        interrupt::check()?;
+        report.results.extend(rows?);
     }
     let text = if arguments.json { serde_json::to_string(&report)? } else { lab::render(&report) };
     print(&text)?;
