@@ -63,7 +63,7 @@ fn on_a_host_followers_ride_on_leases() {
     if skip(needs::DAEMON) {
         return;
     }
-    assert_leased(&report(&lab(&["--scenario", "host", "--json", "--visits", "14", "--learn", "48"])), "exec/40");
+    assert_leased(&report(&lab(&["--scenario", "host", "--json", "--visits", "16", "--learn", "96"])), "exec/40");
 }
 
 #[test]
@@ -71,7 +71,7 @@ fn on_a_gateway_followers_ride_on_leases_that_come_from_arriving_questions() {
     if skip(needs::DAEMON) {
         return;
     }
-    assert_leased(&report(&lab(&["--scenario", "gateway", "--json", "--visits", "14", "--learn", "48"])), "gateway/40");
+    assert_leased(&report(&lab(&["--scenario", "gateway", "--json", "--visits", "16", "--learn", "96"])), "gateway/40");
 }
 
 #[test]
@@ -79,7 +79,7 @@ fn a_gateway_that_does_not_see_questions_arrive_fails() {
     if skip(needs::DAEMON) {
         return;
     }
-    let output = lab(&["--scenario", "gateway", "--json", "--visits", "8", "--learn", "12", "--no-ingress"]);
+    let output = lab(&["--scenario", "gateway", "--json", "--visits", "8", "--learn", "32", "--no-ingress"]);
     assert_eq!(output.status.code(), Some(1), "the lab must say that its promises are broken");
     let report = report(&output);
     for case in ["gateway/40/http", "gateway/40/tls"] {
@@ -94,7 +94,7 @@ fn over_ipv6_followers_ride_on_leases() {
         return;
     }
     assert_leased(
-        &report(&lab(&["--scenario", "host", "--ipv6", "--json", "--visits", "14", "--learn", "48"])),
+        &report(&lab(&["--scenario", "host", "--ipv6", "--json", "--visits", "16", "--learn", "96"])),
         "exec6/40",
     );
 }

@@ -160,7 +160,9 @@ impl History {
                 let mut unasked = false;
                 if let Some(known) = self.names.get_mut(resource) {
                     known.connected(destination.port());
-                    unasked = at.since(known.last_asked) > ASKED_LATELY;
+                    // A cache nearby hides questions for names that were asked for before; a name that nobody was ever
+                    // seen to ask for is not asked for where we look.
+                    unasked = known.count > 0 && at.since(known.last_asked) > ASKED_LATELY;
                     if unasked {
                         known.asked_by(*at, *client);
                         // No question, so no answer is awaited.
