@@ -66,7 +66,7 @@ metrics! {
     Counter "prewarm_lease_dead_connections", "Leases that the other side closed or broke", |s| s.leases.dead as f64;
     Counter "prewarm_lease_failed_connections", "Dials that failed", |s| s.leases.failed as f64;
     Counter "prewarm_lease_refused_connections", "Dials that a limit or guard rail forbade", |s| s.leases.refused as f64;
-    Counter "prewarm_lease_missed_connections", "Leases asked for and not there", |s| s.leases.missed as f64;
+    Counter "prewarm_lease_missed_connections", "Accesses that no connection was ready for", |s| s.leases.missed as f64;
     Counter "prewarm_warm_sent_requests", "Warm requests answered with a success", |s| s.warms.sent as f64;
     Counter "prewarm_warm_used_requests", "Warm requests whose origin was then asked for", |s| s.warms.used as f64;
     Counter "prewarm_warm_failed_requests", "Warm requests without a success", |s| s.warms.failed as f64;

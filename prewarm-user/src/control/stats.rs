@@ -111,7 +111,7 @@ pub struct LeaseCounts {
     pub failed: u64,
     /// Not dialled: a limit or a guard rail.
     pub refused: u64,
-    /// Asked for by a program and not there.
+    /// Accesses, of origins that a connection could have been opened to, that none was ready for.
     pub missed: u64,
 }
 
