@@ -5,6 +5,7 @@
 //! reload, or a default that stands elsewhere than in `Default`.
 
 mod capture;
+mod handover;
 mod history;
 mod lease;
 mod load;
@@ -20,6 +21,7 @@ use serde::{Deserialize, Serialize};
 use crate::model::Origin;
 
 pub use capture::{CaptureSettings, XdpMode};
+pub use handover::{HandoverSettings, ProxySettings, RedirectSettings, TproxySettings};
 pub use history::HistorySettings;
 pub use lease::LeaseSettings;
 pub use load::{ConfigError, Sources, load};
@@ -48,6 +50,8 @@ pub struct Config {
     pub resolve: ResolveSettings,
     /// Pre-established connections.
     pub lease: LeaseSettings,
+    /// Who may take leases, and by which ways.
+    pub handover: HandoverSettings,
     /// How warm requests are sent.
     pub requests: WarmSettings,
     /// The control socket.
@@ -76,6 +80,7 @@ impl Config {
             self.policy.check(),
             self.resolve.check(),
             self.lease.check(),
+            self.handover.check(),
             self.requests.check(),
             self.metrics.check(),
         ];
