@@ -190,6 +190,11 @@ impl Daemon {
         words.into_iter().map(OsString::from).collect()
     }
 
+    /// Its control socket.
+    pub fn socket(&self) -> &Path {
+        &self.socket
+    }
+
     /// The last lines of its log.
     pub fn log_tail(&self) -> String {
         self.service.log_tail()

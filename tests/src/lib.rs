@@ -6,6 +6,8 @@
 
 pub mod bench;
 pub mod captures;
+pub mod cgroup;
+pub mod client;
 pub mod clock;
 pub mod daemon;
 pub mod frames;
@@ -17,6 +19,8 @@ pub mod needs;
 pub mod netns;
 pub mod packages;
 pub mod parse;
+pub mod path;
+pub mod program;
 pub mod question;
 pub mod report;
 pub mod scenario;
