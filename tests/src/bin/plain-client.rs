@@ -3,11 +3,15 @@
 //! Exit codes: 0 done, 1 the task failed.
 
 use std::io::{Write as _, stdout};
+use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use clap::Parser;
-use prewarm_tests::client::{Opener, Request, Way, fetch};
+use prewarm_tests::client::forward::forward;
+use prewarm_tests::client::misses::misses;
+use prewarm_tests::client::{Opener, Request, Target, Way, fetch, load};
 use prewarm_tests::scenario::Scheme;
 
 /// One task over one way.
@@ -26,6 +30,61 @@ enum Task {
         /// http:// or https://
         url: String,
     },
+    /// Opens connections one after the other
+    Connects {
+        #[arg(long)]
+        way: Way,
+        #[arg(long)]
+        count: usize,
+        #[arg(long, value_name = "MICROSECONDS")]
+        pause: u64,
+        target: Target,
+    },
+    /// Sends 64 bytes back and forth over one connection
+    Pings {
+        #[arg(long)]
+        way: Way,
+        #[arg(long)]
+        count: usize,
+        target: Target,
+    },
+    /// Moves bulk in each direction
+    Bulk {
+        #[arg(long)]
+        way: Way,
+        #[arg(long, value_name = "MILLISECONDS")]
+        period: u64,
+        target: Target,
+    },
+    /// Transfers of random size, checked by hash
+    Transfers {
+        #[arg(long)]
+        way: Way,
+        #[arg(long)]
+        count: u32,
+        #[arg(long)]
+        seed: u32,
+        #[arg(long, default_value_t = 8)]
+        parallel: u32,
+        target: Target,
+    },
+    /// What a connect() costs in one cgroup and in another
+    Misses {
+        #[arg(long)]
+        hooked: PathBuf,
+        #[arg(long)]
+        free: PathBuf,
+        #[arg(long)]
+        rounds: usize,
+        target: SocketAddr,
+    },
+    /// Forwards connections, as anybody would
+    Forward {
+        #[arg(long)]
+        listen: SocketAddr,
+        #[arg(long)]
+        to: SocketAddr,
+    },
 }
 
 fn main() -> Result<()> {
@@ -37,6 +96,16 @@ fn main() -> Result<()> {
             let request = Request { scheme, name, path, ask, authority: authority.as_deref() };
             say(&fetch(&mut Opener::new(way), &request)?)
         }
+        Task::Connects { way, count, pause, target } => {
+            say(&load::connects(way, &target, count, Duration::from_micros(pause))?)
+        }
+        Task::Pings { way, count, target } => say(&load::pings(way, &target, count)?),
+        Task::Bulk { way, period, target } => say(&load::bulk(way, &target, Duration::from_millis(period))?),
+        Task::Transfers { way, count, seed, parallel, target } => {
+            say(&load::transfers(&way, &target, count, seed, parallel)?)
+        }
+        Task::Misses { hooked, free, rounds, target } => say(&misses(&hooked, &free, target, rounds)?),
+        Task::Forward { listen, to } => forward(listen, to),
     }
 }
 
