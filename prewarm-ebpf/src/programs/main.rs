@@ -19,6 +19,7 @@ mod ingress;
 mod maps;
 mod pass;
 mod sense;
+mod sockops;
 
 /// Programs never panic: a check that could is refused by the verifier as an endless loop.
 #[panic_handler]

@@ -18,6 +18,7 @@ mod object;
 mod programs;
 mod record;
 mod ring;
+mod sockops;
 mod source;
 mod trial;
 
@@ -31,5 +32,6 @@ pub use object::object;
 pub use programs::{Programs, Settings};
 pub use record::{Body, Record};
 pub use ring::{Ring, RingSource};
+pub use sockops::{Dialled, cgroup_mount, cookie, mount_in};
 pub use source::{EventSource, Scripted};
 pub use trial::{MAX_FRAME, MIN_FRAME, Trial};
