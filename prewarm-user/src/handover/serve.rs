@@ -11,7 +11,7 @@ use super::{
     lines::Lines,
     protocol::{Ask, Fault, Given, Granted, Reply, Request, Settled, Taken, VERSION, Want},
 };
-use crate::lease::{Fate, LeaseId, Pool, Take};
+use crate::lease::{Fate, LeaseId, Pool, Take, Taker};
 
 /// What one connection was granted and has not reported on.
 #[derive(Debug)]
@@ -56,7 +56,7 @@ impl Grants {
 
     async fn take(&mut self, lines: &Lines, id: u64, want: &Want) -> io::Result<bool> {
         let reply = |given| Reply { v: VERSION, id, ok: Some(given), error: None };
-        match self.pool.take(want.destination, want.netns_cookie) {
+        match self.pool.take(want.destination, &Taker { netns: want.netns_cookie, ..Taker::default() }) {
             Take::Miss { late } => {
                 lines.send(&serde_json::to_vec(&reply(Given { late, ..Given::default() }))?, None).await?;
                 Ok(false)

@@ -52,6 +52,12 @@ pub struct LeaseCounters {
     pub given_back: u64,
     /// Leases that were lost on their way to a program.
     pub lost: u64,
+    /// Leases that were claimed outside the pool, in the kernel.
+    pub claimed: u64,
+    /// Claimed leases that nobody fetched in time; they waited again.
+    pub unredeemed: u64,
+    /// Tokens of leases that nobody had claimed.
+    pub guessed: u64,
     /// Leases that were closed because the daemon stopped.
     pub drained: u64,
     /// Outcomes that nobody read in time.
@@ -100,6 +106,8 @@ pub enum LeaseState {
     Ready,
     /// On its way to a program.
     Handed,
+    /// Claimed in the kernel, by a program that will come for it.
+    Claimed,
 }
 
 impl fmt::Display for LeaseState {
@@ -108,6 +116,7 @@ impl fmt::Display for LeaseState {
             Self::Dialling => "dialling",
             Self::Ready => "ready",
             Self::Handed => "handed",
+            Self::Claimed => "claimed",
         })
     }
 }

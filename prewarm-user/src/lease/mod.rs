@@ -17,6 +17,7 @@ mod pace;
 mod pool;
 mod probe;
 pub(crate) mod sockopt;
+mod stall;
 mod taker;
 mod warm;
 

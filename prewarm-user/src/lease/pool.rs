@@ -6,7 +6,7 @@
 use std::{
     collections::HashSet,
     io,
-    net::{IpAddr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     os::fd::{AsFd, AsRawFd, OwnedFd, RawFd},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
@@ -24,9 +24,11 @@ use super::{
     counters::{LeaseCounters, LeaseView},
     dial::{DialError, Dialer, Guard, Pacing, race},
     hints::Hints,
-    ledger::{Failure, Fate, LeaseId, LeaseOrder, Ledger, Start},
+    ledger::{Death, Established, Failure, Fate, Given, LeaseId, LeaseOrder, Ledger, Start},
+    offer::{Offers, Token},
     probe::prove,
     sockopt,
+    taker::{Local, Taker},
 };
 use crate::{
     config::LeaseSettings,
@@ -45,6 +47,8 @@ pub struct Taken {
     pub id: LeaseId,
     /// The connection: established, proven alive, blocking.
     pub fd: OwnedFd,
+    /// Where it leads.
+    pub destination: SocketAddr,
     /// What its handshake took: what is saved.
     pub rtt: Duration,
     /// Whom it was opened for.
@@ -142,23 +146,53 @@ impl Pool {
         self.dial_all(starts);
     }
 
-    /// Hands out a connection to there that is alive and, where a network namespace is named, lives in that one.
+    /// Hands out a connection to there that is alive and fits who takes it.
     #[must_use]
-    pub fn take(&self, destination: SocketAddr, netns_cookie: Option<u64>) -> Take {
-        self.change(|ledger, now| {
-            let given =
-                ledger.take(destination, netns_cookie, now, |fd, origin| prove(fd.as_fd(), self.speaks_first(origin)));
-            let Some(given) = given else { return Take::Miss { late: ledger.is_late(destination, now) } };
-            // Before anybody else can close it: what stays in the set would stay there until all copies are closed.
-            self.0.watch.get_ref().forget(&given.connection);
-            Take::Lease(Taken {
-                id: given.id,
-                fd: given.connection,
-                rtt: given.rtt,
-                origin: given.origin,
-                intent: given.intent,
-            })
+    pub fn take(&self, destination: SocketAddr, taker: &Taker) -> Take {
+        self.change(|ledger, now| match ledger.take(destination, taker, now, self.prove()) {
+            Some(given) => Take::Lease(self.release(given)),
+            None => Take::Miss { late: ledger.is_late(destination, now) },
         })
+    }
+
+    /// Hands out a connection to any address of an origin; [`Taken::destination`] says to which.
+    #[must_use]
+    pub fn take_from(&self, origin: &Origin, taker: &Taker) -> Take {
+        self.change(|ledger, now| match ledger.take_from(origin, taker, now, self.prove()) {
+            Some(given) => Take::Lease(self.release(given)),
+            None => Take::Miss { late: ledger.is_late_to(origin, now) },
+        })
+    }
+
+    /// From now on leases are also on offer there, until they are taken, end, or are claimed there. A lease that was
+    /// claimed waits for [`Self::redeem`] for at most two seconds.
+    pub fn offer_to(&self, outlet: Arc<dyn Offers>) {
+        self.change(|ledger, now| ledger.offer_to(outlet, now));
+    }
+
+    /// The lease that was claimed under this token, once; `None` when there is none, it was fetched, given up, or has
+    /// died. Settle it like one that was taken.
+    #[must_use]
+    pub fn redeem(&self, token: Token) -> Option<Taken> {
+        self.change(|ledger, now| ledger.redeem(token, now, self.prove()).map(|given| self.release(given)))
+    }
+
+    /// Out of the set of watched connections, before anybody else can close it: what stays in the set would stay there
+    /// until all copies are closed.
+    fn release(&self, given: Given<OwnedFd>) -> Taken {
+        self.0.watch.get_ref().forget(&given.connection);
+        Taken {
+            id: given.id,
+            fd: given.connection,
+            destination: given.destination,
+            rtt: given.rtt,
+            origin: given.origin,
+            intent: given.intent,
+        }
+    }
+
+    fn prove(&self) -> impl Fn(&OwnedFd, &Origin) -> Result<(), Death> + '_ {
+        |fd, origin| prove(fd.as_fd(), self.speaks_first(origin))
     }
 
     /// Says what became of a connection that was taken.
@@ -228,7 +262,7 @@ impl Pool {
                     }
                 }
             }
-            let (closed, mut starts) = self.change(Ledger::expire);
+            let (closed, mut starts) = self.change(|ledger, now| ledger.expire(now, self.prove()));
             drop(closed);
             starts.extend(self.change(Ledger::replenish));
             self.dial_all(starts);
@@ -240,7 +274,7 @@ impl Pool {
         for id in self.0.watch.get_ref().changed() {
             let dead = self.change(|ledger, now| {
                 let (fd, origin) = ledger.connection(id)?;
-                let death = prove(fd.as_fd(), self.speaks_first(origin)).err()?;
+                let death = self.prove()(fd, origin).err()?;
                 ledger.died(id, death, now)
             });
             drop(dead);
@@ -270,13 +304,13 @@ impl Pool {
             }
         };
         let (fd, rtt) = (won.dialled.socket, won.dialled.rtt);
-        let netns = sockopt::netns_cookie(fd.as_fd()).unwrap_or_default();
+        let local = local(&fd, won.destination);
         let unwanted = self.change(|ledger, now| {
             if inner.watch.get_ref().add(&fd, id).is_err() {
                 ledger.failed(id, Failure::Unreachable, now);
                 return Some(fd);
             }
-            ledger.dialled(id, won.destination, netns, rtt, fd, now)
+            ledger.dialled(id, Established { destination: won.destination, local, rtt, connection: fd }, now)
         });
         drop(unwanted);
         inner.wake.notify_one();
@@ -299,7 +333,12 @@ impl Pool {
     fn change<T>(&self, change: impl FnOnce(&mut Ledger<OwnedFd>, Timestamp) -> T) -> T {
         let now = self.now();
         let mut ledger = self.ledger();
+        let claimed = ledger.counters.claimed;
         let result = change(&mut ledger, now);
+        if ledger.counters.claimed != claimed {
+            // Two seconds from now, sooner than anything that the keeper waits for.
+            self.0.wake.notify_one();
+        }
         for (destination, more) in ledger.marks.drain(..) {
             self.0.hints.change(destination, more);
         }
@@ -309,6 +348,22 @@ impl Pool {
             }
         }
         result
+    }
+}
+
+/// Where our end of a connection is. What can't be read is what fits nobody who says where he is.
+fn local(fd: &OwnedFd, destination: SocketAddr) -> Local {
+    let nowhere: IpAddr =
+        if destination.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+    let socket = socket2::SockRef::from(fd);
+    Local {
+        netns: sockopt::netns_cookie(fd.as_fd()).unwrap_or_default(),
+        source: socket
+            .local_addr()
+            .ok()
+            .and_then(|address| address.as_socket())
+            .map_or(nowhere, |address| address.ip()),
+        mark: socket.mark().unwrap_or_default(),
     }
 }
 

@@ -6,14 +6,22 @@
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},
     net::{IpAddr, SocketAddr},
+    sync::Arc,
     time::Duration,
 };
 
+mod hand;
+
+pub(crate) use hand::Prove;
+
 use super::{
     counters::{LeaseCounters, LeaseState, LeaseView, Reason},
+    offer::{Offers, Recalled, Token},
     order::interleave,
     origins::{Origins, Patience, Readiness},
     pace::Pace,
+    stall::{Offer, Stall},
+    taker::Local,
 };
 use crate::{
     config::LeaseSettings,
@@ -70,6 +78,19 @@ pub(crate) struct Start {
     pub(crate) destinations: Vec<SocketAddr>,
 }
 
+/// What a dial brought.
+#[derive(Debug)]
+pub(crate) struct Established<C> {
+    /// The address that answered.
+    pub(crate) destination: SocketAddr,
+    /// Our end of it.
+    pub(crate) local: Local,
+    /// What the handshake took.
+    pub(crate) rtt: Duration,
+    /// The connection.
+    pub(crate) connection: C,
+}
+
 /// A lease in somebody's hands.
 #[derive(Debug)]
 pub(crate) struct Given<C> {
@@ -77,6 +98,8 @@ pub(crate) struct Given<C> {
     pub(crate) id: LeaseId,
     /// The connection.
     pub(crate) connection: C,
+    /// Where it leads.
+    pub(crate) destination: SocketAddr,
     /// What it saves.
     pub(crate) rtt: Duration,
     /// Whom it was opened for.
@@ -108,15 +131,24 @@ struct Dial {
 struct Ready<C> {
     order: LeaseOrder,
     destination: SocketAddr,
-    netns: u64,
+    local: Local,
     rtt: Duration,
     since: Timestamp,
     expires: Timestamp,
+    offer: Option<Offer>,
     connection: C,
 }
 
 /// The same, while somebody else has the connection.
 type Handed = Ready<()>;
+
+/// A lease that somebody has claimed elsewhere and will fetch with its token.
+#[derive(Debug)]
+struct Claimed<C> {
+    ready: Ready<C>,
+    token: Token,
+    until: Timestamp,
+}
 
 #[derive(Debug)]
 struct Standing {
@@ -135,6 +167,8 @@ struct Limits {
 
 /// A lease that ends this soon is not worth another dial.
 const WORTH_RENEWING: Duration = Duration::from_secs(1);
+/// How long a claimed lease is kept for whoever claimed it.
+pub(crate) const CLAIM: Duration = Duration::from_secs(2);
 
 /// All leases.
 #[derive(Debug)]
@@ -145,6 +179,8 @@ pub(crate) struct Ledger<C> {
     dials: BTreeMap<LeaseId, Dial>,
     ready: BTreeMap<LeaseId, Ready<C>>,
     handed: BTreeMap<LeaseId, Handed>,
+    claimed: BTreeMap<LeaseId, Claimed<C>>,
+    stall: Stall,
     by_destination: HashMap<SocketAddr, VecDeque<LeaseId>>,
     standing: HashMap<Origin, Standing>,
     next: u64,
@@ -177,6 +213,8 @@ impl<C> Ledger<C> {
             dials: BTreeMap::new(),
             ready: BTreeMap::new(),
             handed: BTreeMap::new(),
+            claimed: BTreeMap::new(),
+            stall: Stall::default(),
             by_destination: HashMap::new(),
             standing: HashMap::new(),
             next: 1,
@@ -225,21 +263,28 @@ impl<C> Ledger<C> {
     }
 
     /// A dial succeeded. The connection comes back when nobody waits for it any more.
-    pub(crate) fn dialled(
-        &mut self,
-        id: LeaseId,
-        destination: SocketAddr,
-        netns: u64,
-        rtt: Duration,
-        connection: C,
-        now: Timestamp,
-    ) -> Option<C> {
+    pub(crate) fn dialled(&mut self, id: LeaseId, established: Established<C>, now: Timestamp) -> Option<C> {
+        let Established { destination, local, rtt, connection } = established;
         let Some(Dial { order, .. }) = self.end_dial(id) else { return Some(connection) };
         self.origins.succeeded(&order.origin, now);
         let expires = (now + self.origins.idle(&order.origin)).min(order.until.max(now + WORTH_RENEWING));
         self.counters.ready += 1;
-        self.keep(id, Ready { order, destination, netns, rtt, since: now, expires, connection });
+        self.keep(id, Ready { order, destination, local, rtt, since: now, expires, offer: None, connection });
         None
+    }
+
+    /// From now on waiting leases are on offer there too.
+    pub(crate) fn offer_to(&mut self, outlet: Arc<dyn Offers>, now: Timestamp) {
+        let waiting: Vec<LeaseId> = self.ready.keys().copied().collect();
+        // Under a new token: the outlets of an offer do not change while it stands.
+        let waiting: Vec<LeaseId> =
+            waiting.into_iter().filter(|&id| self.withdraw(id, now) == Recalled::Ours).collect();
+        if !self.stall.add(outlet) {
+            tracing::warn!("leases can't be offered in more places");
+        }
+        for id in waiting {
+            self.show(id);
+        }
     }
 
     /// A dial failed.
@@ -260,75 +305,14 @@ impl<C> Ledger<C> {
         self.report(order.intent, verdict, now);
     }
 
-    /// Gives out the oldest lease to there that `prove` finds alive; those that it does not are buried. The oldest is
-    /// the one that would be wasted first.
-    pub(crate) fn take(
-        &mut self,
-        destination: SocketAddr,
-        netns: Option<u64>,
-        now: Timestamp,
-        mut prove: impl FnMut(&C, &Origin) -> Result<(), Death>,
-    ) -> Option<Given<C>> {
-        let candidates: Vec<LeaseId> = self.by_destination.get(&destination).into_iter().flatten().copied().collect();
-        for id in candidates {
-            let Some(ready) = self.ready.get(&id) else { continue };
-            if netns.is_some_and(|netns| netns != ready.netns) {
-                continue;
-            }
-            if let Err(death) = prove(&ready.connection, &ready.order.origin) {
-                drop(self.died(id, death, now));
-                continue;
-            }
-            let Some(ready) = self.remove(id) else { continue };
-            let (origin, intent) = (ready.order.origin.clone(), ready.order.intent.map(|(intent, _)| intent));
-            let (connection, handed) = ready.split();
-            let rtt = handed.rtt;
-            self.handed.insert(id, handed);
-            return Some(Given { id, connection, rtt, origin, intent });
-        }
-        None
-    }
-
-    /// Whether a dial to there is in flight, so that whoever asked came too early. Its intent is decided by that.
-    pub(crate) fn is_late(&mut self, destination: SocketAddr, now: Timestamp) -> bool {
-        let mut intents = Vec::new();
-        let mut late = false;
-        for dial in self.dials.values_mut().filter(|dial| dial.destinations.contains(&destination)) {
-            late = true;
-            if !dial.late {
-                dial.late = true;
-                self.counters.late += 1;
-                intents.push(dial.order.intent.take());
-            }
-        }
-        for intent in intents {
-            self.report(intent, Verdict::Late, now);
-        }
-        late
-    }
-
-    /// Says what became of a lease that was given out.
-    pub(crate) fn settle(&mut self, id: LeaseId, fate: Fate<C>, now: Timestamp) {
-        let Some(handed) = self.handed.remove(&id) else { return };
-        match fate {
-            Fate::Used => {
-                self.counters.taken += 1;
-                self.report(handed.order.intent, Verdict::Used { saved: handed.rtt }, now);
-            }
-            Fate::Unfit(connection) => {
-                self.counters.given_back += 1;
-                self.keep(id, handed.with(connection));
-            }
-            Fate::Lost => {
-                self.counters.lost += 1;
-                self.report(handed.order.intent, Verdict::Wasted, now);
-            }
-        }
-    }
-
-    /// A waiting connection died.
+    /// A waiting connection died. Nothing happens to one that somebody has just claimed.
     pub(crate) fn died(&mut self, id: LeaseId, death: Death, now: Timestamp) -> Option<C> {
+        self.withdraw(id, now);
         let ready = self.remove(id)?;
+        Some(self.bury(ready, death, now))
+    }
+
+    fn bury(&mut self, ready: Ready<C>, death: Death, now: Timestamp) -> C {
         let origin = &ready.order.origin;
         self.counters.dead += 1;
         match death {
@@ -344,15 +328,19 @@ impl<C> Ledger<C> {
             Death::Unanswered => self.counters.dead_unanswered += 1,
         }
         self.report(ready.order.intent, Verdict::Wasted, now);
-        Some(ready.connection)
+        ready.connection
     }
 
     /// Ends what is due: connections to close, and dials in the place of those that are still expected to be used.
-    pub(crate) fn expire(&mut self, now: Timestamp) -> (Vec<C>, Vec<Start>) {
+    pub(crate) fn expire(&mut self, now: Timestamp, mut prove: impl Prove<C>) -> (Vec<C>, Vec<Start>) {
+        let mut closed = self.take_back(now, &mut prove);
+        let mut starts = Vec::new();
         let due: Vec<LeaseId> =
             self.ready.iter().filter(|(_, ready)| ready.expires <= now).map(|(&id, _)| id).collect();
-        let (mut closed, mut starts) = (Vec::new(), Vec::new());
         for id in due {
+            if self.withdraw(id, now) == Recalled::Claimed {
+                continue;
+            }
             let Some(ready) = self.remove(id) else { continue };
             self.origins.outlived(&ready.order.origin, now);
             closed.push(ready.connection);
@@ -374,7 +362,8 @@ impl<C> Ledger<C> {
 
     /// When something is due next.
     pub(crate) fn next_due(&self) -> Option<Timestamp> {
-        self.ready.values().map(|ready| ready.expires).min()
+        let ready = self.ready.values().map(|ready| ready.expires);
+        ready.chain(self.claimed.values().map(|claimed| claimed.until)).min()
     }
 
     /// Whether less is open than is wanted.
@@ -392,7 +381,15 @@ impl<C> Ledger<C> {
             self.report(dial.order.intent, Verdict::Wasted, now);
         }
         let ready: Vec<LeaseId> = self.ready.keys().copied().collect();
-        let ready: Vec<_> = ready.into_iter().filter_map(|id| self.remove(id)).collect();
+        for &id in &ready {
+            self.withdraw(id, now);
+        }
+        let mut ready: Vec<_> = ready.into_iter().filter_map(|id| self.remove(id)).collect();
+        // Nobody will come for these either: what they would be handed over by stops as well.
+        for (_, Claimed { ready: claimed, token, .. }) in std::mem::take(&mut self.claimed) {
+            self.stall.forget(token);
+            ready.push(claimed);
+        }
         let closed = ready.into_iter().map(|ready| {
             self.counters.drained += 1;
             self.report(ready.order.intent, Verdict::Wasted, now);
@@ -415,13 +412,14 @@ impl<C> Ledger<C> {
         });
         let ready = self.ready.iter().map(|(id, ready)| ready.view(*id, LeaseState::Ready, now));
         let handed = self.handed.iter().map(|(id, handed)| handed.view(*id, LeaseState::Handed, now));
-        let mut rows: Vec<_> = dials.chain(ready).chain(handed).collect();
+        let claimed = self.claimed.iter().map(|(id, claimed)| claimed.ready.view(*id, LeaseState::Claimed, now));
+        let mut rows: Vec<_> = dials.chain(ready).chain(handed).chain(claimed).collect();
         rows.sort_by_key(|row| row.id);
         rows
     }
 
     fn admit(&mut self, order: LeaseOrder, now: Timestamp) -> Option<Start> {
-        let room = self.dials.len() + self.ready.len() + self.handed.len() < self.limits.total
+        let room = self.dials.len() + self.ready.len() + self.handed.len() + self.claimed.len() < self.limits.total
             && self.open_to(&order.origin) < self.limits.per_origin;
         let destinations: Vec<_> = interleave(&order.addresses)
             .into_iter()
@@ -462,6 +460,7 @@ impl<C> Ledger<C> {
         self.dials.values().filter(|dial| dial.order.origin == *origin).count()
             + self.ready.values().filter(|ready| ready.order.origin == *origin).count()
             + self.handed.values().filter(|handed| handed.order.origin == *origin).count()
+            + self.claimed.values().filter(|claimed| claimed.ready.order.origin == *origin).count()
     }
 
     /// A dial counts for the address it tries first.
@@ -469,6 +468,7 @@ impl<C> Ledger<C> {
         self.dials.values().filter(|dial| dial.destinations.first().is_some_and(|first| first.ip() == address)).count()
             + self.ready.values().filter(|ready| ready.destination.ip() == address).count()
             + self.handed.values().filter(|handed| handed.destination.ip() == address).count()
+            + self.claimed.values().filter(|claimed| claimed.ready.destination.ip() == address).count()
     }
 
     fn end_dial(&mut self, id: LeaseId) -> Option<Dial> {
@@ -481,8 +481,10 @@ impl<C> Ledger<C> {
         self.marks.push((ready.destination, true));
         self.by_destination.entry(ready.destination).or_default().push_back(id);
         self.ready.insert(id, ready);
+        self.show(id);
     }
 
+    /// Out of those that wait; it must be off offer.
     fn remove(&mut self, id: LeaseId) -> Option<Ready<C>> {
         let ready = self.ready.remove(&id)?;
         self.marks.push((ready.destination, false));
@@ -509,13 +511,13 @@ impl<C> Ledger<C> {
 
 impl<C> Ready<C> {
     fn split(self) -> (C, Handed) {
-        let Self { order, destination, netns, rtt, since, expires, connection } = self;
-        (connection, Ready { order, destination, netns, rtt, since, expires, connection: () })
+        let Self { order, destination, local, rtt, since, expires, offer, connection } = self;
+        (connection, Ready { order, destination, local, rtt, since, expires, offer, connection: () })
     }
 
     fn with<D>(self, connection: D) -> Ready<D> {
-        let Self { order, destination, netns, rtt, since, expires, .. } = self;
-        Ready { order, destination, netns, rtt, since, expires, connection }
+        let Self { order, destination, local, rtt, since, expires, offer, .. } = self;
+        Ready { order, destination, local, rtt, since, expires, offer, connection }
     }
 
     fn view(&self, id: LeaseId, state: LeaseState, now: Timestamp) -> LeaseView {
@@ -533,5 +535,4 @@ impl<C> Ready<C> {
 }
 
 #[cfg(test)]
-#[path = "ledger_tests.rs"]
 mod tests;

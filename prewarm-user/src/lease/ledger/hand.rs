@@ -1,0 +1,184 @@
+//! Leases on their way out of the ledger: to whoever asks, or to whoever claimed one elsewhere.
+//!
+//! Comes in: programs that ask, tokens, what became of what was given. Goes out: leases, each to one taker. Never here:
+//! a dial.
+
+use std::net::SocketAddr;
+
+use super::{Claimed, Death, Fate, Given, LeaseId, Ledger, Ready};
+use crate::{
+    lease::{
+        offer::{Recalled, Token},
+        taker::Taker,
+    },
+    model::{Origin, Timestamp, Verdict},
+};
+
+/// How a connection is found alive, or not.
+pub(crate) trait Prove<C>: FnMut(&C, &Origin) -> Result<(), Death> {}
+impl<C, F: FnMut(&C, &Origin) -> Result<(), Death>> Prove<C> for F {}
+
+impl<C> Ledger<C> {
+    /// Gives out the oldest lease to there that fits and that `prove` finds alive; those that it does not are buried.
+    /// The oldest is the one that would be wasted first.
+    pub(crate) fn take(
+        &mut self,
+        destination: SocketAddr,
+        taker: &Taker,
+        now: Timestamp,
+        prove: impl Prove<C>,
+    ) -> Option<Given<C>> {
+        let candidates = self.by_destination.get(&destination).into_iter().flatten().copied().collect();
+        self.take_first(candidates, taker, now, prove)
+    }
+
+    /// The same to any address of an origin.
+    pub(crate) fn take_from(
+        &mut self,
+        origin: &Origin,
+        taker: &Taker,
+        now: Timestamp,
+        prove: impl Prove<C>,
+    ) -> Option<Given<C>> {
+        let of_origin = self.ready.iter().filter(|(_, ready)| ready.order.origin == *origin);
+        let mut candidates: Vec<(Timestamp, LeaseId)> = of_origin.map(|(&id, ready)| (ready.since, id)).collect();
+        candidates.sort_unstable();
+        self.take_first(candidates.into_iter().map(|(_, id)| id).collect(), taker, now, prove)
+    }
+
+    fn take_first(
+        &mut self,
+        candidates: Vec<LeaseId>,
+        taker: &Taker,
+        now: Timestamp,
+        mut prove: impl Prove<C>,
+    ) -> Option<Given<C>> {
+        for id in candidates {
+            let fits = self.ready.get(&id).is_some_and(|ready| ready.local.fits(taker));
+            if !fits || self.withdraw(id, now) == Recalled::Claimed {
+                continue;
+            }
+            let Some(ready) = self.remove(id) else { continue };
+            match prove(&ready.connection, &ready.order.origin) {
+                Ok(()) => return Some(self.give(id, ready)),
+                Err(death) => drop(self.bury(ready, death, now)),
+            }
+        }
+        None
+    }
+
+    fn give(&mut self, id: LeaseId, ready: Ready<C>) -> Given<C> {
+        let (origin, intent) = (ready.order.origin.clone(), ready.order.intent.map(|(intent, _)| intent));
+        let (connection, handed) = ready.split();
+        let (destination, rtt) = (handed.destination, handed.rtt);
+        self.handed.insert(id, handed);
+        Given { id, connection, destination, rtt, origin, intent }
+    }
+
+    /// Whether a dial to there is in flight, so that whoever asked came too early. Its intent is decided by that.
+    pub(crate) fn is_late(&mut self, destination: SocketAddr, now: Timestamp) -> bool {
+        self.is_late_where(now, |_, destinations| destinations.contains(&destination))
+    }
+
+    /// The same to any address of an origin.
+    pub(crate) fn is_late_to(&mut self, origin: &Origin, now: Timestamp) -> bool {
+        self.is_late_where(now, |dialled, _| dialled == origin)
+    }
+
+    fn is_late_where(&mut self, now: Timestamp, leads_there: impl Fn(&Origin, &[SocketAddr]) -> bool) -> bool {
+        let mut intents = Vec::new();
+        let mut late = false;
+        for dial in self.dials.values_mut().filter(|dial| leads_there(&dial.order.origin, &dial.destinations)) {
+            late = true;
+            if !dial.late {
+                dial.late = true;
+                self.counters.late += 1;
+                intents.push(dial.order.intent.take());
+            }
+        }
+        for intent in intents {
+            self.report(intent, Verdict::Late, now);
+        }
+        late
+    }
+
+    /// Says what became of a lease that was given out.
+    pub(crate) fn settle(&mut self, id: LeaseId, fate: Fate<C>, now: Timestamp) {
+        let Some(handed) = self.handed.remove(&id) else { return };
+        match fate {
+            Fate::Used => {
+                self.counters.taken += 1;
+                self.report(handed.order.intent, Verdict::Used { saved: handed.rtt }, now);
+            }
+            Fate::Unfit(connection) => {
+                self.counters.given_back += 1;
+                self.keep(id, handed.with(connection));
+            }
+            Fate::Lost => {
+                self.counters.lost += 1;
+                self.report(handed.order.intent, Verdict::Wasted, now);
+            }
+        }
+    }
+
+    /// Gives a lease to whoever claimed it elsewhere and comes with its token. A token that names a lease which nobody
+    /// has claimed was guessed: it is worth nothing, and the lease goes on under another.
+    pub(crate) fn redeem(&mut self, token: Token, now: Timestamp, mut prove: impl Prove<C>) -> Option<Given<C>> {
+        let id = self.stall.lease(token)?;
+        if self.ready.contains_key(&id) && self.withdraw(id, now) == Recalled::Ours {
+            self.counters.guessed += 1;
+            self.show(id);
+            return None;
+        }
+        let Claimed { ready, .. } = self.claimed.remove(&id)?;
+        self.stall.forget(token);
+        match prove(&ready.connection, &ready.order.origin) {
+            Ok(()) => Some(self.give(id, ready)),
+            Err(death) => {
+                drop(self.bury(ready, death, now));
+                None
+            }
+        }
+    }
+
+    /// What was claimed and not fetched in time waits again, if it is still alive. The dead, to be closed.
+    pub(super) fn take_back(&mut self, now: Timestamp, prove: &mut impl Prove<C>) -> Vec<C> {
+        let due: Vec<LeaseId> =
+            self.claimed.iter().filter(|(_, claimed)| claimed.until <= now).map(|(&id, _)| id).collect();
+        let mut dead = Vec::new();
+        for id in due {
+            let Some(Claimed { ready, token, .. }) = self.claimed.remove(&id) else { continue };
+            self.stall.forget(token);
+            self.counters.unredeemed += 1;
+            match prove(&ready.connection, &ready.order.origin) {
+                Ok(()) => self.keep(id, ready),
+                Err(death) => dead.push(self.bury(ready, death, now)),
+            }
+        }
+        dead
+    }
+
+    /// Takes a waiting lease off offer. One that somebody has claimed is out of reach from then on.
+    pub(super) fn withdraw(&mut self, id: LeaseId, now: Timestamp) -> Recalled {
+        let Some(ready) = self.ready.get_mut(&id) else { return Recalled::Ours };
+        let Some(offer) = ready.offer.take() else { return Recalled::Ours };
+        if self.stall.recall(offer, ready.destination) == Recalled::Ours {
+            return Recalled::Ours;
+        }
+        if let Some(ready) = self.remove(id) {
+            self.counters.claimed += 1;
+            self.claimed.insert(id, Claimed { ready, token: offer.token, until: now + super::CLAIM });
+        }
+        Recalled::Claimed
+    }
+
+    /// Puts a waiting lease on offer, where it is one that anybody may have who connects without a mark.
+    pub(super) fn show(&mut self, id: LeaseId) {
+        if let Some(ready) = self.ready.get_mut(&id)
+            && ready.offer.is_none()
+            && ready.local.mark == 0
+        {
+            ready.offer = self.stall.offer(id, ready.destination);
+        }
+    }
+}
