@@ -5,6 +5,7 @@
 //! the plain client whose connections take that way. The daemon is where the way needs it: on the client or on the
 //! gateway. Without a daemon the same commands connect cold.
 
+pub mod origins;
 mod peer;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -155,15 +156,23 @@ impl Bed {
     /// # Errors
     /// When it doesn't start, or doesn't get its leases.
     pub fn daemon(&self, path: Path, binary: &File, keeps: &[Keep]) -> Result<Daemon> {
+        let mut daemon = self.start_daemon(path, binary, keeps)?;
+        self.wait_for_leases(&mut daemon, keeps)?;
+        Ok(daemon)
+    }
+
+    /// Starts a daemon for this way.
+    ///
+    /// # Errors
+    /// When it doesn't start.
+    pub fn start_daemon(&self, path: Path, binary: &File, keeps: &[Keep]) -> Result<Daemon> {
         let (namespace, interface) = if path.is_local() { (&self.client, UPLINK) } else { (&self.gateway, CLIENTS) };
         let options = DaemonOptions {
             interfaces: vec![interface.to_owned()],
             configuration: configuration(keeps) + &path.settings(&self.site()),
             ingress: true,
         };
-        let mut daemon = Daemon::start(namespace, binary, &options, self.directory())?;
-        self.wait_for_leases(&mut daemon, keeps)?;
-        Ok(daemon)
+        Daemon::start(namespace, binary, &options, self.directory())
     }
 
     /// Waits until the leases stand that are to be kept.

@@ -35,7 +35,7 @@ const BULK: &str = "500";
 /// Pairs of turns for the redirect's miss path.
 const MISS_ROUNDS: &str = "400";
 
-const PREWARM: &str = "prewarm";
+pub(super) const PREWARM: &str = "prewarm";
 const DIRECT: &str = "direct";
 const PLAIN: &str = "plain";
 
@@ -228,6 +228,10 @@ pub fn judge(report: &Report) -> Vec<Judged> {
             judged.push(Judged { case: integrity, promise, value: right, kept });
         }
     }
+    for row in report.results.iter().filter(|row| row.metric == "failed_not_cold") {
+        let promise = "no request fails that would not have failed cold";
+        judged.push(Judged { case: row.case.clone(), promise, value: row.value, kept: row.value == 0.0 });
+    }
     if let Some(value) = report.value("redirect-miss", PREWARM, "added_ns") {
         let promise = "a connect() that is not redirected takes at most 1 µs more";
         judged.push(Judged { case: "redirect-miss".into(), promise, value, kept: value <= 1000.0 });
@@ -270,6 +274,7 @@ mod tests {
         assert_eq!(bulk(9.8), [true, true]);
         assert_eq!(bulk(9.1), [true, false]);
         assert_eq!(bulk(8.9), [false, false]);
+        assert_eq!(kept(&[("fd-behaviours/node", "prewarm", "failed_not_cold", 1.0)]), [false]);
         assert_eq!(kept(&[("redirect-miss", "prewarm", "added_ns", 1001.0)]), [false]);
         let integrity = |wrong, failed, at_origin| {
             kept(&[

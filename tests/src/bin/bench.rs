@@ -37,6 +37,9 @@ struct Arguments {
     /// Instead of measuring: so many transfers of random size with half-close over each way, checked by hash (handover)
     #[arg(long, value_name = "N", num_args = 0..=1, default_missing_value = "10000")]
     integrity: Option<u32>,
+    /// Instead of measuring: so many requests to origins of every kind, cold and over each way (handover)
+    #[arg(long, value_name = "N", num_args = 0..=1, default_missing_value = "1000", conflicts_with = "integrity")]
+    behaviours: Option<u32>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -91,9 +94,10 @@ fn handover(arguments: &Arguments) -> Result<Vec<Row>> {
     interrupt::watch()?;
     let binary = daemon::binary().context("PREWARM_BIN is not set; cargo xtask bench sets it")?;
     let paths = if arguments.path.is_empty() { &Path::ALL[..] } else { &arguments.path };
-    match arguments.integrity {
-        Some(count) => bench::handover::integrity(&binary, paths, count, &complain),
-        None => bench::handover::run(&binary, paths, arguments.rounds, &complain),
+    match (arguments.integrity, arguments.behaviours) {
+        (Some(count), _) => bench::handover::integrity(&binary, paths, count, &complain),
+        (_, Some(count)) => bench::behaviours::run(&binary, paths, count, &complain),
+        (None, None) => bench::handover::run(&binary, paths, arguments.rounds, &complain),
     }
 }
 

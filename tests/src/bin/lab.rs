@@ -95,7 +95,7 @@ fn run(arguments: &Arguments, progress: &Progress) -> Result<ExitCode> {
         progress.say("error: network namespaces need root\nhint: sudo, or run it as root in a container");
         return Ok(ExitCode::from(77));
     }
-    let missing = packages::missing();
+    let missing = packages::missing(packages::PACKAGES);
     if !missing.is_empty() {
         progress.say(&format!("error: programs are missing\nhint: apt-get install {}", missing.join(" ")));
         return Ok(ExitCode::from(2));

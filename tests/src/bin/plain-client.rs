@@ -9,8 +9,10 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use clap::Parser;
+use prewarm_tests::client::drum::drum;
 use prewarm_tests::client::forward::forward;
 use prewarm_tests::client::misses::misses;
+use prewarm_tests::client::requests::{Counterpart, requests};
 use prewarm_tests::client::{Opener, Request, Target, Way, fetch, load};
 use prewarm_tests::scenario::Scheme;
 
@@ -68,6 +70,26 @@ enum Task {
         parallel: u32,
         target: Target,
     },
+    /// Connects at a steady rate, with one message back and forth
+    Drum {
+        #[arg(long)]
+        way: Way,
+        #[arg(long)]
+        rate: u32,
+        #[arg(long, value_name = "MILLISECONDS")]
+        period: u64,
+        target: Target,
+    },
+    /// Makes requests to origins of every kind (NAME=SPEECH@TARGET)
+    Requests {
+        #[arg(long)]
+        way: Way,
+        #[arg(long)]
+        count: u32,
+        #[arg(long, value_name = "MILLISECONDS")]
+        pause: u64,
+        counterparts: Vec<Counterpart>,
+    },
     /// What a connect() costs in one cgroup and in another
     Misses {
         #[arg(long)]
@@ -103,6 +125,10 @@ fn main() -> Result<()> {
         Task::Bulk { way, period, target } => say(&load::bulk(way, &target, Duration::from_millis(period))?),
         Task::Transfers { way, count, seed, parallel, target } => {
             say(&load::transfers(&way, &target, count, seed, parallel)?)
+        }
+        Task::Drum { way, rate, period, target } => say(&drum(&way, &target, rate, Duration::from_millis(period))?),
+        Task::Requests { way, count, pause, counterparts } => {
+            say(&requests(&way, &counterparts, count, Duration::from_millis(pause))?)
         }
         Task::Misses { hooked, free, rounds, target } => say(&misses(&hooked, &free, target, rounds)?),
         Task::Forward { listen, to } => forward(listen, to),

@@ -4,12 +4,14 @@
 //! but that. It runs as a process of its own (`plain-client`), because ways are chosen by process: `prewarm exec`, a
 //! cgroup, a namespace.
 
+pub mod drum;
 pub mod exchange;
 pub mod fetch;
 pub mod forward;
 mod lease;
 pub mod load;
 pub mod misses;
+pub mod requests;
 pub mod way;
 
 pub use fetch::{Fetched, Request, fetch};
