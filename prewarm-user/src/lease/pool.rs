@@ -7,7 +7,7 @@ use std::{
     io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     os::fd::{AsFd, AsRawFd, OwnedFd, RawFd},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
     time::Duration,
 };
 
@@ -84,8 +84,12 @@ struct Inner {
     guard: Guard,
     pacing: Pacing,
     outcomes: mpsc::Sender<Outcome>,
+    on_taken: OnceLock<OnTaken>,
     born: (Instant, Timestamp),
 }
+
+/// Is told of each connection that leaves the pool, before anybody else has it.
+type OnTaken = Box<dyn Fn(&Taken) + Send + Sync>;
 
 impl std::fmt::Debug for Pool {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -123,6 +127,7 @@ impl Pool {
                 connect_timeout: Duration::try_from_secs_f64(settings.connect_timeout_seconds).unwrap_or_default(),
             },
             outcomes,
+            on_taken: OnceLock::new(),
             born: (Instant::now(), now),
         }));
         tokio::spawn(pool.clone().keep());
@@ -183,14 +188,24 @@ impl Pool {
     /// until all copies are closed.
     fn release(&self, given: Given<OwnedFd>) -> Taken {
         self.0.watch.get_ref().forget(&given.connection);
-        Taken {
+        let taken = Taken {
             id: given.id,
             fd: given.connection,
             destination: given.destination,
             rtt: given.rtt,
             origin: given.origin,
             intent: given.intent,
+        };
+        if let Some(tell) = self.0.on_taken.get() {
+            tell(&taken);
         }
+        taken
+    }
+
+    /// Calls this with each connection that is taken from now on. It must not block, nor ask the pool; the first call
+    /// counts.
+    pub fn on_taken(&self, tell: impl Fn(&Taken) + Send + Sync + 'static) {
+        drop(self.0.on_taken.set(Box::new(tell)));
     }
 
     /// Says what became of a connection that was taken.
