@@ -9,6 +9,7 @@
 mod counters;
 mod demand;
 mod dial;
+mod headroom;
 mod hints;
 mod ledger;
 mod offer;

@@ -22,6 +22,7 @@ use tokio::{
 use super::{
     counters::{LeaseCounters, LeaseView},
     dial::{DialError, Dialer, Guard, Pacing, race},
+    headroom,
     hints::Hints,
     ledger::{Death, Established, Failure, Fate, Given, Heard, LeaseId, LeaseOrder, Ledger, Start},
     offer::{Offers, Token},
@@ -110,11 +111,18 @@ impl Pool {
         now: Timestamp,
     ) -> io::Result<Self> {
         let watch = Watch::new()?;
+        let room = headroom::leases();
+        if room < settings.total as usize {
+            tracing::warn!(
+                "lease.total = {}, but the limit on descriptors (RLIMIT_NOFILE) has room for {room} leases",
+                settings.total
+            );
+        }
         #[expect(unsafe_code, reason = "tokio's AsyncFd asks for a promise about the descriptor")]
         // SAFETY: the set owns its descriptor, never exchanges it, and is owned by the `AsyncFd` to its end.
         let watch = unsafe { AsyncFd::register_with_interest(watch, Interest::READABLE) }?;
         let pool = Self(Arc::new(Inner {
-            ledger: Mutex::new(Ledger::new(settings)),
+            ledger: Mutex::new(Ledger::new(settings, room)),
             hints: Hints::new()?,
             watch,
             dials: Mutex::default(),
@@ -221,6 +229,17 @@ impl Pool {
     /// A program connected to there and did not ask for a lease, because none was to be expected.
     pub fn passed(&self, destination: SocketAddr) {
         self.change(|ledger, now| ledger.came(destination, false, now));
+    }
+
+    /// Whether an origin's addresses change from answer to answer, so that none is worth a dial before the next.
+    #[must_use]
+    pub fn moves(&self, origin: &Origin) -> bool {
+        self.ledger().origins.moves(origin)
+    }
+
+    /// A look-up gave some address of an origin that was known before, or none.
+    pub fn looked_up(&self, origin: &Origin, same: bool) {
+        self.change(|ledger, now| ledger.origins.looked_up(origin, same, now));
     }
 
     /// The look-up of an intent's name gave these addresses: a lease that was dialled to another is exchanged.

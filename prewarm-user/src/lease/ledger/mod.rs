@@ -211,12 +211,12 @@ pub(crate) struct Ledger<C> {
 }
 
 impl<C> Ledger<C> {
-    /// An empty ledger.
-    pub(crate) fn new(settings: &LeaseSettings) -> Self {
+    /// An empty ledger for no more leases than `room`.
+    pub(crate) fn new(settings: &LeaseSettings, room: usize) -> Self {
         let seconds = |value: f64| Duration::try_from_secs_f64(value).unwrap_or_default();
         Self {
             limits: Limits {
-                total: settings.total as usize,
+                total: room.min(settings.total as usize),
                 per_origin: settings.per_origin as usize,
                 per_address: settings.per_address as usize,
                 per_network: settings.per_network.max(settings.per_address) as usize,

@@ -23,6 +23,9 @@ pub(crate) const SHORTEST: Duration = Duration::from_secs(1);
 /// So many connections in a row that ended sooner than that say that the origin wants none that are idle.
 const REFUSALS: u32 = 3;
 
+/// So often in a row its addresses were others than those of the answer before: they take turns.
+const MOVES: u32 = 2;
+
 /// The settings of [`Origins`].
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Patience {
@@ -51,6 +54,7 @@ struct Known {
     failed: Timestamp,
     not_before: Timestamp,
     short_lives: u32,
+    moves: u32,
     idle: Duration,
     round_trip: Option<Duration>,
     tally: Tally,
@@ -197,6 +201,17 @@ impl Origins {
         }
     }
 
+    /// A look-up gave the addresses that were known, or others.
+    pub(crate) fn looked_up(&mut self, origin: &Origin, same: bool, now: Timestamp) {
+        let known = self.touch(origin, now);
+        known.moves = if same { 0 } else { known.moves.saturating_add(1) };
+    }
+
+    /// Whether its addresses change from answer to answer, so that the latest are of no use.
+    pub(crate) fn moves(&self, origin: &Origin) -> bool {
+        self.known.get(origin).is_some_and(|known| known.moves >= MOVES)
+    }
+
     /// A program got a lease.
     pub(crate) fn taken(&mut self, origin: &Origin, saved: Duration, now: Timestamp) {
         let known = self.touch(origin, now);
@@ -269,6 +284,7 @@ impl Known {
             failed: now,
             not_before: now,
             short_lives: 0,
+            moves: 0,
             idle,
             round_trip: None,
             tally: Tally::default(),

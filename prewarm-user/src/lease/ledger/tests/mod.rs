@@ -4,6 +4,8 @@ use super::*;
 use crate::lease::taker::Taker;
 
 mod claims;
+mod stock;
+mod words;
 
 const RTT: Duration = Duration::from_millis(40);
 
@@ -14,7 +16,7 @@ fn at(ms: u64) -> Timestamp {
 fn ledger(change: impl FnOnce(&mut LeaseSettings)) -> Ledger<u32> {
     let mut settings = LeaseSettings::default();
     change(&mut settings);
-    Ledger::new(&settings)
+    Ledger::new(&settings, usize::MAX)
 }
 
 fn order(name: &str, intent: u64, until: Timestamp) -> LeaseOrder {
