@@ -22,7 +22,7 @@ use super::{
     core::{Core, Question},
     decide::Decider,
     handle::Daemon,
-    key,
+    keep, key,
     numbers::Gauges,
     sockops::Watch,
     uses::Uses,
@@ -116,6 +116,7 @@ async fn daemon(arguments: RunArguments, config: Config) -> anyhow::Result<()> {
     let warming = Arc::new(warming);
     let pool = Pool::start(&config.lease, dialer, dial_guard, outcomes.clone(), clock.now())
         .context("could not start the pool of leases")?;
+    let memory = keep::recollect(&pool, &arguments.state);
     let uses = Arc::new(Uses::default());
     if watch.is_on() {
         let uses = Arc::clone(&uses);
@@ -187,6 +188,8 @@ async fn daemon(arguments: RunArguments, config: Config) -> anyhow::Result<()> {
     tracing::info!("ready, control socket {}", config.control.socket.display());
     notify(&[sd_notify::NotifyState::Ready]);
     let watchdog = tokio::spawn(watchdog(questions.clone()));
+    let keeping = tokio::spawn(keep::keep(config.lease.keep.clone(), Arc::clone(&gauges.lookups), pool.clone()));
+    let remembering = tokio::spawn(keep::remember_often(pool.clone(), memory.clone()));
 
     let ended = loop {
         tokio::select! {
@@ -204,6 +207,8 @@ async fn daemon(arguments: RunArguments, config: Config) -> anyhow::Result<()> {
     notify(&[sd_notify::NotifyState::Stopping]);
     control.abort();
     watchdog.abort();
+    keeping.abort();
+    remembering.abort();
     for task in [log.map(|log| log.abort_handle()), metrics.map(|metrics| metrics.abort_handle())].into_iter().flatten()
     {
         task.abort();
@@ -220,6 +225,7 @@ async fn daemon(arguments: RunArguments, config: Config) -> anyhow::Result<()> {
     if tokio::time::timeout(GRACE, drained).await.is_err() {
         tracing::warn!("some tasks did not end in {} s", GRACE.as_secs());
     }
+    keep::remember(&pool, &memory);
     tracing::info!("stopped; nothing is attached any more");
     ended
 }

@@ -45,8 +45,10 @@ impl Grants {
                 lines.send(&serde_json::to_vec(&reply)?, Some(self.pool.hints().file())).await?;
                 Ok(false)
             }
-            // Whoever serves hears of it from the request itself.
-            Ask::Passed { .. } => Ok(false),
+            Ask::Passed { destination } => {
+                self.pool.passed(*destination);
+                Ok(false)
+            }
             Ask::Taken(taken) => {
                 self.settle(lines, request.id, taken);
                 Ok(false)
