@@ -39,14 +39,12 @@ pub(super) fn apache(bed: &Bed, directory: &Path, address: SocketAddr) -> Result
     const MODULES: &str = "/usr/lib/apache2/modules";
     let configuration = directory.join("apache.conf");
     let folder = directory.display();
-    let modules = ["mpm_event", "authz_core", "reqtimeout"];
+    let modules = ["mpm_event", "authz_core", "alias", "reqtimeout"];
     let loaded: String =
         modules.iter().map(|name| format!("LoadModule {name}_module {MODULES}/mod_{name}.so\n")).collect();
     fs::create_dir_all(directory.join("web"))?;
-    for number in 0..2 {
-        // Something to answer with; every other path is rewritten to it below.
-        fs::write(directory.join(format!("web/{number}")), "apache")?;
-    }
+    // Every path leads to it.
+    fs::write(directory.join("web/answer"), "apache")?;
     fs::write(
         &configuration,
         format!(
@@ -54,7 +52,7 @@ pub(super) fn apache(bed: &Bed, directory: &Path, address: SocketAddr) -> Result
              Listen {address}\nDocumentRoot {folder}/web\nErrorLog {folder}/error.log\n\
              ServerLimit 1\nStartServers 1\nThreadsPerChild 16\nMaxRequestWorkers 16\nMinSpareThreads 1\nMaxSpareThreads 16\n\
              RequestReadTimeout header=1 body=1\nKeepAliveTimeout 1\n\
-             AliasMatch ^/ {folder}/web/0\n"
+             AliasMatch ^/ {folder}/web/answer\n"
         ),
     )?;
     let mut command = bed.server.command("/usr/sbin/apache2");
