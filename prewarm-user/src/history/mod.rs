@@ -47,9 +47,9 @@ pub enum Access {
         /// The time since the question, if that was seen too.
         after: Option<Duration>,
     },
-    /// A program connected to an address that a name stands for.
+    /// A program connected to an address that a name stands for, or gave the name itself.
     Connected {
-        /// The name that the client most likely meant.
+        /// The name that the client meant, or most likely did.
         resource: ResourceId,
         /// The port.
         port: u16,
@@ -171,6 +171,24 @@ impl History {
                     }
                 }
                 Access::Connected { resource, port: destination.port(), leased: *leased, unasked }
+            }
+            Seen::Named { resource, name, port, leased } => {
+                self.admit(*at, *resource, Some(name), changes);
+                let mut unasked = false;
+                if let Some(known) = self.names.get_mut(*resource) {
+                    known.connected(*port);
+                    // A client that looks names up itself was seen to ask, if its questions pass here; from this host
+                    // they come from another address than its connections over loopback.
+                    let asker = client.is_loopback() || known.last_client == Some(*client);
+                    unasked = !(asker && known.count > 0 && at.since(known.last_asked) <= ASKED_LATELY);
+                    if unasked {
+                        known.asked_by(*at, *client);
+                        // Whoever was given the name asks, and not by a question that is seen here.
+                        known.unanswered = None;
+                        self.clients.asked(*at, *client, *resource);
+                    }
+                }
+                Access::Connected { resource: *resource, port: *port, leased: *leased, unasked }
             }
         }
     }
