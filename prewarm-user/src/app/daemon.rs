@@ -23,14 +23,16 @@ use super::{
     handle::Daemon,
     key,
     numbers::Gauges,
+    proxies::{Learning, Needs, Proxies, Ways},
     warm::Warming,
 };
 use crate::{
     cli::{MissingPrivilege, RunArguments},
     config::Config,
     control,
+    handover::relay::Pipes,
     kernel::{self, KernelError, Key, Programs},
-    lease::{Guard, Pool, TcpDialer},
+    lease::{Dialer, Guard, Pool, TcpDialer},
     policy,
     resolve::{HostResolver, Lookups},
     telemetry::{self, Clock, Latency},
@@ -106,6 +108,7 @@ async fn daemon(arguments: RunArguments, config: Config) -> anyhow::Result<()> {
     let (stop, stopped) = watch::channel(false);
 
     let dialer = Arc::new(TcpDialer { keepalive: config.lease.idle_seconds > 30.0 });
+    let fresh: Arc<dyn Dialer> = Arc::clone(&dialer) as _;
     let warming =
         Warming::new(&config, Arc::clone(&dialer) as _, Arc::clone(&dial_guard), clock).context("requests.ca_file")?;
     let warming = Arc::new(warming);
@@ -136,6 +139,18 @@ async fn daemon(arguments: RunArguments, config: Config) -> anyhow::Result<()> {
         clock,
         connects_dropped: AtomicU64::new(0),
     });
+
+    let learning = Learning { observations: observations.clone(), key: Key::from_secret(&installation), clock };
+    let ways = Ways::default();
+    let needs = Needs {
+        lookups: Arc::clone(&lookups),
+        pool: pool.clone(),
+        dialer: fresh,
+        guard: Arc::clone(&guard),
+        witness: Arc::new(learning),
+        pipes: Arc::new(Pipes::default()),
+    };
+    let proxies = Proxies::start(&config, &ways, needs).await?;
 
     let mut decider = Decider::new(&config.history, &config.predict, &config.policy, &own, clock.now());
     decider.set_warm(config.warm_targets());
@@ -189,6 +204,7 @@ async fn daemon(arguments: RunArguments, config: Config) -> anyhow::Result<()> {
     drop(std::fs::remove_file(&config.control.socket));
     stop.send_replace(true);
     let drained = async {
+        proxies.stop().await;
         drop(actor.await);
         pool.drain().await;
         if !core.is_finished() {

@@ -9,6 +9,7 @@ mod decide;
 mod handle;
 mod key;
 mod numbers;
+mod proxies;
 mod warm;
 
 pub use daemon::run;

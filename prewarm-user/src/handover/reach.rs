@@ -20,7 +20,7 @@ use super::{
 use crate::{
     lease::{DialError, Dialer, Guard, Pacing, Pool, Take, Taker, interleave, race},
     model::{Name, Origin},
-    resolve::{Lookups, ResolveError, Resolver},
+    resolve::{Lookups, ResolveError, Resolved, Resolver},
 };
 
 /// Whom a client wants to be connected to.
@@ -178,8 +178,8 @@ impl<R: Resolver> Reach<R> {
         let redial = || async {
             let again = match &target {
                 Target::Address(destination) => self.dial(client, &[*destination]).await,
-                Target::Name(origin) => match self.lookup(client, origin).await {
-                    Ok(destinations) => self.dial(client, &destinations).await,
+                Target::Name(origin) => match self.lookup(origin).await {
+                    Ok(resolved) => self.dial(client, &destinations(origin, &resolved)).await,
                     // It was good for a lease.
                     Err(error) => match destination {
                         Some(destination) => self.dial(client, &[destination]).await,
@@ -210,20 +210,16 @@ impl<R: Resolver> Reach<R> {
                 return Ok((upstream, Some(destination)));
             }
         }
-        let looked_up = self.lookup(client, origin).await;
-        let destinations = match looked_up {
-            Ok(destinations) => destinations,
-            Err(error) => {
-                self.witness.named(client, &origin.name, origin.port, false);
-                return Err(error);
-            }
-        };
+        let resolved = self.lookup(origin).await;
+        let destinations = resolved.as_ref().map(|resolved| destinations(origin, resolved)).unwrap_or_default();
         let allowed = |to: &&SocketAddr| (self.admission)(client, to.ip(), to.port()).is_ok();
         // A lease that was opened for another name of the same host is as good.
         let lease = destinations.iter().filter(allowed).find_map(|to| Some((self.lease_to(*to)?, Some(*to))));
         self.witness.named(client, &origin.name, origin.port, lease.is_some());
+        self.witness.resolved(&origin.name, &resolved?);
         match lease {
             Some(lease) => Ok(lease),
+            None if destinations.is_empty() => Err(ReachError::NoAddress),
             None => self.dial(client, &destinations).await.map(|stream| (Upstream::fresh(stream), None)),
         }
     }
@@ -235,23 +231,18 @@ impl<R: Resolver> Reach<R> {
         }
     }
 
-    async fn lookup(&self, client: IpAddr, origin: &Origin) -> Result<Vec<SocketAddr>, ReachError> {
+    async fn lookup(&self, origin: &Origin) -> Result<Resolved, ReachError> {
         let mut tries = 0;
-        let resolved = loop {
+        loop {
             match self.lookups.lookup(&origin.name).await {
                 // Look-ups ahead of time have no claim to the places; a client that waits does.
                 Err(ResolveError::Busy) if tries < LOOKUP_TRIES => {
                     tries += 1;
                     sleep(LOOKUP_PAUSE).await;
                 }
-                result => break result?,
+                result => return Ok(result?),
             }
-        };
-        self.witness.resolved(client, &origin.name, &resolved);
-        if resolved.addresses.is_empty() {
-            return Err(ReachError::NoAddress);
         }
-        Ok(interleave(&resolved.addresses).into_iter().map(|address| SocketAddr::new(address, origin.port)).collect())
     }
 
     async fn dial(&self, client: IpAddr, destinations: &[SocketAddr]) -> Result<TcpStream, ReachError> {
@@ -261,6 +252,11 @@ impl<R: Resolver> Reach<R> {
         let stream = std::net::TcpStream::from(won.dialled.socket);
         stream.set_nonblocking(true).and_then(|()| TcpStream::from_std(stream)).map_err(ReachError::Unreachable)
     }
+}
+
+/// The addresses of a name in the order in which they are tried.
+fn destinations(origin: &Origin, resolved: &Resolved) -> Vec<SocketAddr> {
+    interleave(&resolved.addresses).into_iter().map(|address| SocketAddr::new(address, origin.port)).collect()
 }
 
 #[cfg(test)]

@@ -15,6 +15,6 @@ pub trait Witness: Send + Sync {
     /// A client named whom it wants to be connected to; `leased` when it got a lease.
     fn named(&self, client: IpAddr, name: &Name, port: u16, leased: bool);
 
-    /// A name that a client gave was looked up.
-    fn resolved(&self, client: IpAddr, name: &Name, answer: &Resolved);
+    /// A name that a client gave was looked up; told after [`Self::named`].
+    fn resolved(&self, name: &Name, answer: &Resolved);
 }
