@@ -10,6 +10,8 @@ mod handle;
 mod key;
 mod numbers;
 mod proxies;
+mod sockops;
+mod uses;
 mod warm;
 
 pub use daemon::run;
