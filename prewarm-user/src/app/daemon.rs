@@ -24,6 +24,7 @@ use super::{
     handle::Daemon,
     keep, key,
     numbers::Gauges,
+    proxies::{Learning, Needs, Proxies, Ways},
     sockops::Watch,
     uses::Uses,
     warm::Warming,
@@ -32,8 +33,9 @@ use crate::{
     cli::{MissingPrivilege, RunArguments},
     config::Config,
     control,
+    handover::relay::Pipes,
     kernel::{self, KernelError, Key, Programs},
-    lease::{Guard, Pool, TcpDialer},
+    lease::{Dialer, Guard, Pool, TcpDialer},
     policy,
     resolve::{HostResolver, Lookups},
     telemetry::{self, Clock, Latency},
@@ -111,6 +113,7 @@ async fn daemon(arguments: RunArguments, config: Config) -> anyhow::Result<()> {
 
     let announce = watch.announce.clone();
     let dialer = Arc::new(TcpDialer { keepalive: config.lease.idle_seconds > 30.0, announce });
+    let fresh: Arc<dyn Dialer> = Arc::clone(&dialer) as _;
     let warming =
         Warming::new(&config, Arc::clone(&dialer) as _, Arc::clone(&dial_guard), clock).context("requests.ca_file")?;
     let warming = Arc::new(warming);
@@ -157,6 +160,18 @@ async fn daemon(arguments: RunArguments, config: Config) -> anyhow::Result<()> {
         watched: watch.is_on(),
         connects_dropped: AtomicU64::new(0),
     });
+
+    let learning = Learning { observations: observations.clone(), key: Key::from_secret(&installation), clock };
+    let ways = Ways::default();
+    let needs = Needs {
+        lookups: Arc::clone(&lookups),
+        pool: pool.clone(),
+        dialer: fresh,
+        guard: Arc::clone(&guard),
+        witness: Arc::new(learning),
+        pipes: Arc::new(Pipes::default()),
+    };
+    let proxies = Proxies::start(&config, &ways, needs).await?;
 
     let mut decider = Decider::new(&config.history, &config.predict, &config.policy, &own, clock.now());
     decider.set_warm(config.warm_targets());
@@ -216,6 +231,7 @@ async fn daemon(arguments: RunArguments, config: Config) -> anyhow::Result<()> {
     drop(std::fs::remove_file(&config.control.socket));
     stop.send_replace(true);
     let drained = async {
+        proxies.stop().await;
         drop(actor.await);
         pool.drain().await;
         if !core.is_finished() {
