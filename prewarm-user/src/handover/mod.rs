@@ -4,16 +4,21 @@
 //! the program would have waited for. Never here: a decision about what to open, or the program's traffic.
 //!
 //! `exec` supervises a program that we start, and gets leases through the port in `source`; `client` is that port on the
-//! daemon's control socket, `protocol` what is said there, `lines` and `serve` the daemon's end of it.
+//! daemon's control socket, `protocol` what is said there, `lines` how, `serve` the daemon's end of it and `peer` who is
+//! at the other.
 
 pub mod client;
 pub mod exec;
 pub mod lines;
+mod nimble;
+pub mod peer;
 pub mod protocol;
 pub mod serve;
 pub mod source;
 
 use std::os::fd::{FromRawFd, OwnedFd, RawFd};
+
+use nimble::nimble;
 
 /// Takes ownership of a descriptor that came out of a control message.
 fn owned(fd: RawFd) -> OwnedFd {

@@ -4,13 +4,17 @@
 //! a change to the program.
 
 use std::{
+    cell::OnceCell,
+    collections::VecDeque,
     fs::File,
     io::{self, IoSliceMut, Read},
     net::{Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6},
     os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd},
+    rc::Rc,
 };
 
 use nix::{
+    fcntl::readlinkat,
     sys::uio::{RemoteIoVec, process_vm_readv},
     unistd::Pid,
 };
@@ -56,11 +60,40 @@ fn parse_address(bytes: &[u8]) -> Option<SocketAddr> {
     (port != 0 && !address.ip().is_unspecified() && !address.ip().is_multicast()).then_some(address)
 }
 
+/// Threads whose handles are kept, because they will connect again.
+const KEPT: usize = 16;
+
+/// The threads that connected last.
+#[derive(Debug, Default)]
+pub(super) struct Targets(VecDeque<Rc<Target>>);
+
+impl Targets {
+    /// A handle on this thread, and its socket. A handle that was kept stands for the thread it was opened for, never
+    /// for another that got its number later.
+    pub(super) fn find(&mut self, thread: i32, fd: RawFd) -> io::Result<(Rc<Target>, OwnedFd)> {
+        if let Some(index) = self.0.iter().position(|target| target.thread == thread) {
+            match self.0[index].socket(fd) {
+                Ok(socket) => return Ok((Rc::clone(&self.0[index]), socket)),
+                // The thread has ended, and this is another.
+                Err(error) if error.raw_os_error() == Some(libc::ESRCH) => drop(self.0.remove(index)),
+                Err(error) => return Err(error),
+            }
+        }
+        let target = Rc::new(Target::open(thread)?);
+        let socket = target.socket(fd)?;
+        self.0.truncate(KEPT - 1);
+        self.0.push_front(Rc::clone(&target));
+        Ok((target, socket))
+    }
+}
+
 /// A handle on the waiting thread.
 #[derive(Debug)]
 pub(super) struct Target {
     thread: i32,
     handle: OwnedFd,
+    /// Its folder of descriptors, once it was looked into.
+    folder: OnceCell<OwnedFd>,
 }
 
 impl Target {
@@ -71,7 +104,7 @@ impl Target {
             Err(error) if error.raw_os_error() == Some(libc::EINVAL) => pidfd_open(process_of(thread)?, 0)?,
             other => other?,
         };
-        Ok(Self { thread, handle })
+        Ok(Self { thread, handle, folder: OnceCell::new() })
     }
 
     /// The program's socket, under a second descriptor here.
@@ -103,29 +136,59 @@ impl Target {
     /// set would keep the old one, and the program would wait for it in vain.
     pub(super) fn knows_once(&self, fd: RawFd, socket: BorrowedFd<'_>) -> Result<(), Tally> {
         let inode = nix::sys::stat::fstat(socket).map_err(|_gone| Tally::Access)?.st_ino;
-        let link = format!("socket:[{inode}]");
-        let watched = format!(" ino:{inode:x} ");
-        let directory = format!("/proc/{}/fd", self.thread);
-        for entry in std::fs::read_dir(&directory).map_err(|_gone| Tally::Access)? {
+        let (link, watched) = (format!("socket:[{inode}]"), format!(" ino:{inode:x} "));
+        let folder = self.folder().map_err(|_gone| Tally::Access)?;
+        let look = |number: RawFd| -> Result<bool, Tally> {
+            // One that is not there, or that another thread has closed in the meantime, is no obstacle.
+            let Ok(path) = readlinkat(folder, number.to_string().as_str()) else { return Ok(false) };
+            if number != fd {
+                self.is_other(number, path.as_encoded_bytes(), &link, &watched)?;
+            }
+            Ok(true)
+        };
+        // The kernel says how many there are (6.2). They are numbered from 0 on with few gaps, so trying is cheaper
+        // than listing them.
+        let open = nix::sys::stat::fstat(folder).map_or(0, |status| status.st_size);
+        let mut found = 0;
+        for number in 0..RawFd::try_from(2 * open + 8).unwrap_or(0) {
+            if found == open {
+                break;
+            }
+            found += i64::from(look(number)?);
+        }
+        if open > 0 && found >= open {
+            return Ok(());
+        }
+        let listed = std::fs::read_dir(format!("/proc/{}/fd", self.thread)).map_err(|_gone| Tally::Access)?;
+        for entry in listed {
             let number = entry.map_err(|_gone| Tally::Access)?.file_name();
-            let Some(number) = number.to_str().and_then(|text| text.parse::<RawFd>().ok()) else { continue };
-            if number == fd {
-                continue;
-            }
-            // One that another thread has closed in the meantime is no obstacle.
-            let Ok(path) = std::fs::read_link(format!("{directory}/{number}")) else { continue };
-            let path = path.as_os_str().as_encoded_bytes();
-            if path == link.as_bytes() {
-                return Err(Tally::Duplicate);
-            }
-            if path == b"anon_inode:[eventpoll]" {
-                let set = std::fs::read_to_string(format!("/proc/{}/fdinfo/{number}", self.thread));
-                if set.map_err(|_gone| Tally::Access)?.contains(&watched) {
-                    return Err(Tally::Epoll);
-                }
+            if let Some(number) = number.to_str().and_then(|text| text.parse().ok()) {
+                look(number)?;
             }
         }
         Ok(())
+    }
+
+    /// Refuses a descriptor that leads to the socket in another way.
+    fn is_other(&self, number: RawFd, path: &[u8], link: &str, watched: &str) -> Result<(), Tally> {
+        if path == link.as_bytes() {
+            return Err(Tally::Duplicate);
+        }
+        if path == b"anon_inode:[eventpoll]" {
+            let set = std::fs::read_to_string(format!("/proc/{}/fdinfo/{number}", self.thread));
+            if set.map_err(|_gone| Tally::Access)?.contains(watched) {
+                return Err(Tally::Epoll);
+            }
+        }
+        Ok(())
+    }
+
+    fn folder(&self) -> io::Result<&OwnedFd> {
+        if self.folder.get().is_none() {
+            let folder = File::open(format!("/proc/{}/fd", self.thread))?;
+            drop(self.folder.set(folder.into()));
+        }
+        self.folder.get().ok_or_else(|| io::ErrorKind::NotFound.into())
     }
 }
 
