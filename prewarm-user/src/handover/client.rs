@@ -16,7 +16,7 @@ use std::{
 
 use super::{
     lines::{Lines, Received},
-    protocol::{Ask, Reply, Request, Settled, Taken, VERSION, Want},
+    protocol::{Ask, Given, Reply, Request, Settled, Taken, VERSION, Want},
     source::{Answer, LeaseSource, Lost, Prospect},
 };
 use crate::{lease::HintsView, model::Timestamp};
@@ -160,7 +160,7 @@ impl Connection {
                     self.hints = HintsView::new(fd()?.as_fd()).ok();
                     continue;
                 }
-                Some(given) if given.lease.is_some() => Answer::Lease(fd()?),
+                Some(Given { lease: Some(granted), .. }) => Answer::Lease(fd()?, granted),
                 Some(given) => Answer::Nothing { late: given.late },
                 None => Answer::Refused,
             };

@@ -8,7 +8,9 @@
 //! at the other.
 
 pub mod client;
+pub(crate) mod clock;
 pub mod exec;
+pub(crate) mod fresh;
 pub mod lines;
 mod nimble;
 pub mod peer;

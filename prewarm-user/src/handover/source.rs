@@ -5,14 +5,14 @@ use std::{
     os::fd::{BorrowedFd, OwnedFd},
 };
 
-use super::protocol::{Settled, Want};
+use super::protocol::{Granted, Settled, Want};
 use crate::model::Timestamp;
 
 /// An answer to a question.
 #[derive(Debug)]
 pub enum Answer {
-    /// A connection, established and proven alive a moment ago.
-    Lease(OwnedFd),
+    /// A connection, established and proven alive a moment ago, and what is known of it.
+    Lease(OwnedFd, Granted),
     /// None; `late` when one is being dialled.
     Nothing {
         /// Whether a dial is in flight.

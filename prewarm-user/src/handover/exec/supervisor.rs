@@ -23,7 +23,6 @@ use nix::{
 use super::{
     board::{Board, SLOTS, Slot},
     carry::{Baseline, Options},
-    clock::now,
     fitness,
     listener::Listener,
     tally::Tally,
@@ -31,6 +30,7 @@ use super::{
 };
 use crate::{
     handover::{
+        clock::now,
         protocol::{Settled, Want},
         source::{Answer, LeaseSource, Prospect},
     },
@@ -204,7 +204,7 @@ impl<'a, S: LeaseSource> Supervisor<'a, S> {
             let Some(pending) = self.pending[index].take() else { continue };
             let slot = &self.board.slots[index];
             match answer {
-                Answer::Lease(lease) => self.hand_over(slot, pending, lease),
+                Answer::Lease(lease, _) => self.hand_over(slot, pending, lease),
                 Answer::Nothing { late: true } => self.go_on(slot, Tally::Late),
                 Answer::Nothing { late: false } => self.go_on(slot, Tally::NoLease),
                 Answer::Refused => self.go_on(slot, Tally::Refused),
@@ -317,6 +317,7 @@ fn survey(target: &Target, fd: RawFd, socket: BorrowedFd<'_>, v4: bool) -> Resul
 /// Lets the program that was just answered run first: it was woken on this processor, and all that is left to do can
 /// wait.
 fn give_way() {
+    if std::env::var_os("NOYIELD").is_some() { return; }
     // It can't fail on Linux.
     let _always = nix::sched::sched_yield();
 }

@@ -16,7 +16,7 @@ use std::{
 use nix::{
     fcntl::readlinkat,
     sys::uio::{RemoteIoVec, process_vm_readv},
-    unistd::Pid,
+    unistd::{Pid, Whence, lseek},
 };
 
 use super::tally::Tally;
@@ -138,35 +138,14 @@ impl Target {
         let inode = nix::sys::stat::fstat(socket).map_err(|_gone| Tally::Access)?.st_ino;
         let (link, watched) = (format!("socket:[{inode}]"), format!(" ino:{inode:x} "));
         let folder = self.folder().map_err(|_gone| Tally::Access)?;
-        let look = |number: RawFd| -> Result<bool, Tally> {
-            // One that is not there, or that another thread has closed in the meantime, is no obstacle.
-            let Ok(path) = readlinkat(folder, number.to_string().as_str()) else { return Ok(false) };
-            if number != fd {
-                self.is_other(number, path.as_encoded_bytes(), &link, &watched)?;
+        list(folder, |number| {
+            if number == fd {
+                return Ok(());
             }
-            Ok(true)
-        };
-        // The kernel says how many there are (6.2). They are numbered from 0 on with few gaps, so trying is cheaper
-        // than listing them.
-        let open = nix::sys::stat::fstat(folder).map_or(0, |status| status.st_size);
-        let mut found = 0;
-        for number in 0..RawFd::try_from(2 * open + 8).unwrap_or(0) {
-            if found == open {
-                break;
-            }
-            found += i64::from(look(number)?);
-        }
-        if open > 0 && found >= open {
-            return Ok(());
-        }
-        let listed = std::fs::read_dir(format!("/proc/{}/fd", self.thread)).map_err(|_gone| Tally::Access)?;
-        for entry in listed {
-            let number = entry.map_err(|_gone| Tally::Access)?.file_name();
-            if let Some(number) = number.to_str().and_then(|text| text.parse().ok()) {
-                look(number)?;
-            }
-        }
-        Ok(())
+            // One that another thread has closed in the meantime is no obstacle.
+            let Ok(path) = readlinkat(folder, number.to_string().as_str()) else { return Ok(()) };
+            self.is_other(number, path.as_encoded_bytes(), &link, &watched)
+        })
     }
 
     /// Refuses a descriptor that leads to the socket in another way.
@@ -195,6 +174,35 @@ impl Target {
 impl AsFd for Target {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.handle.as_fd()
+    }
+}
+
+/// Shows all descriptors in a folder of them. The folder stays open from one look to the next, which no reader of
+/// folders in a library allows.
+fn list(folder: &OwnedFd, mut show: impl FnMut(RawFd) -> Result<(), Tally>) -> Result<(), Tally> {
+    // `struct linux_dirent64`: inode and offset of 8 bytes, length of 2, type of 1, name.
+    const LENGTH: usize = 16;
+    const NAME: usize = 19;
+    lseek(folder, 0, Whence::SeekSet).map_err(|_gone| Tally::Access)?;
+    let mut bytes = [0_u8; 4096];
+    loop {
+        #[expect(unsafe_code, reason = "getdents64(2) has no wrapper")]
+        // SAFETY: the kernel writes at most as many bytes as the array has.
+        let read =
+            unsafe { libc::syscall(libc::SYS_getdents64, folder.as_raw_fd(), bytes.as_mut_ptr(), bytes.len()) };
+        let read = usize::try_from(read).map_err(|_gone| Tally::Access)?;
+        if read == 0 {
+            return Ok(());
+        }
+        let mut rest = &bytes[..read];
+        while let (Some(&length), Some(entry)) = (rest.get(LENGTH..).and_then(<[u8]>::first_chunk), rest.get(NAME..)) {
+            let name = entry.split(|&byte| byte == 0).next().unwrap_or_default();
+            // The folder itself and its parent have no numbers.
+            if let Some(number) = str::from_utf8(name).ok().and_then(|name| name.parse().ok()) {
+                show(number)?;
+            }
+            rest = rest.get(usize::from(u16::from_ne_bytes(length))..).unwrap_or_default();
+        }
     }
 }
 
