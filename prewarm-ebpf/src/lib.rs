@@ -13,6 +13,7 @@ mod headers;
 mod name;
 mod packet;
 mod question;
+pub mod redirect;
 
 pub use abi::Counter;
 pub use answer::{Addresses, Outline, records};

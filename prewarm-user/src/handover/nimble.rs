@@ -7,7 +7,6 @@ const SLICE: u64 = 100_000;
 /// Linux 6.12). It takes no more time than its share and needs no privilege. Elsewhere it changes nothing; nor for a
 /// thread that has a real-time class already.
 pub(super) fn nimble() {
-    if std::env::var_os("NONIMBLE").is_some() { return; }
     let size = size_of::<libc::sched_attr>() as libc::c_uint;
     #[expect(unsafe_code, reason = "a C structure of integers")]
     // SAFETY: zero is a valid value of each field.

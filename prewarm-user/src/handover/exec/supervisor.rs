@@ -90,7 +90,8 @@ impl<'a, S: LeaseSource> Supervisor<'a, S> {
     pub(super) fn serve(&mut self, guardian: BorrowedFd<'_>) -> End {
         crate::handover::nimble();
         self.source.prepare(now());
-        rehearse();
+        self.baseline = Baseline::read();
+        rehearse(&self.baseline);
         let mut answers = Vec::new();
         loop {
             let ready = self.wait(guardian);
@@ -211,8 +212,6 @@ impl<'a, S: LeaseSource> Supervisor<'a, S> {
             }
         }
         if lost {
-            // The next daemon may open its leases otherwise.
-            self.baseline = Baseline::default();
             self.let_all_go_on(Tally::Absent);
         }
     }
@@ -234,7 +233,7 @@ impl<'a, S: LeaseSource> Supervisor<'a, S> {
                 return self.source.settle(id, Settled::Unfit, Some(lease.as_fd()));
             }
         };
-        let result = match wishes.options.grant(lease.as_fd(), &mut self.baseline) {
+        let result = match wishes.options.grant(lease.as_fd(), &self.baseline) {
             Err(_differs) => Err(Tally::Option),
             Ok(()) => self.replace(id, fd, lease, wishes.closes_on_exec).map_err(|_refused| Tally::Gone),
         };
@@ -268,7 +267,6 @@ impl<'a, S: LeaseSource> Supervisor<'a, S> {
         let now = now();
         if self.pending.iter().flatten().any(|pending| pending.deadline <= now) {
             self.source.give_up(now);
-            self.baseline = Baseline::default();
             self.let_all_go_on(Tally::Slow);
         }
     }
@@ -317,7 +315,6 @@ fn survey(target: &Target, fd: RawFd, socket: BorrowedFd<'_>, v4: bool) -> Resul
 /// Lets the program that was just answered run first: it was woken on this processor, and all that is left to do can
 /// wait.
 fn give_way() {
-    if std::env::var_os("NOYIELD").is_some() { return; }
     // It can't fail on Linux.
     let _always = nix::sched::sched_yield();
 }
@@ -325,15 +322,14 @@ fn give_way() {
 /// Goes through what a hand-over does once, with a socket of our own, while the program still starts: after a fork each
 /// page that is touched for the first time costs about a microsecond, and a program that makes one connection would
 /// pay for all of them.
-fn rehearse() {
+fn rehearse(baseline: &Baseline) {
     let Ok(socket) = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None) else { return };
     let Ok(own) = i32::try_from(std::process::id()) else { return };
     let Ok(target) = Target::open(own) else { return };
     if fitness::check(socket.as_fd(), SocketAddr::from(([192, 0, 2, 1], 443))).is_ok()
         && let Ok(wishes) = survey(&target, socket.as_raw_fd(), socket.as_fd(), true)
     {
-        // What it would be given is given to itself.
-        drop(wishes.options.grant(socket.as_fd(), &mut Baseline::default()));
+        drop(wishes.options.grant(socket.as_fd(), baseline));
     }
 }
 

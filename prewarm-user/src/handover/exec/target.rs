@@ -117,6 +117,15 @@ impl Target {
 
     /// Whether the descriptor still leads to that socket.
     pub(super) fn still_has(&self, fd: RawFd, socket: BorrowedFd<'_>) -> bool {
+        const KCMP_FILE: libc::c_int = 0;
+        let own = std::process::id();
+        #[expect(unsafe_code, reason = "kcmp(2) has no wrapper")]
+        // SAFETY: takes numbers and touches no memory of ours.
+        let compared = unsafe { libc::syscall(libc::SYS_kcmp, self.thread, own, KCMP_FILE, fd, socket.as_raw_fd()) };
+        // A kernel may be built without it.
+        if compared >= 0 {
+            return compared == 0;
+        }
         let inode = |fd: BorrowedFd<'_>| nix::sys::stat::fstat(fd).map(|status| (status.st_dev, status.st_ino)).ok();
         self.socket(fd).is_ok_and(|now| inode(now.as_fd()) == inode(socket))
     }
