@@ -33,7 +33,7 @@ use crate::{
     cli::{MissingPrivilege, RunArguments},
     config::Config,
     control,
-    handover::relay::Pipes,
+    handover::{peer::Rule, relay::Pipes},
     kernel::{self, KernelError, Key, Programs},
     lease::{Dialer, Guard, Pool, TcpDialer},
     policy,
@@ -198,7 +198,8 @@ async fn daemon(arguments: RunArguments, config: Config) -> anyhow::Result<()> {
     let actor = Actor { lookups, pool: pool.clone(), warming, outcomes, observations, clock, ring_to_dial };
     let mut core = tokio::spawn(core.run());
     let actor = tokio::spawn(actor.run(intents_in, stopped));
-    let control = tokio::spawn(control::serve(listener, pool.clone(), Arc::clone(&handle)));
+    let rule = Rule::new(&config.handover);
+    let control = tokio::spawn(control::serve(listener, pool.clone(), rule, Arc::clone(&handle)));
     let metrics = metrics(&config, &questions, &gauges).await?;
     tracing::info!("ready, control socket {}", config.control.socket.display());
     notify(&[sd_notify::NotifyState::Ready]);
