@@ -20,9 +20,7 @@ use aya_ebpf::{
 };
 use prewarm_ebpf::{
     Counter,
-    abi::{
-        COUNTERS_SOCKOPS, FLAG_OWN, FLAG_RETRANSMITTED, KIND_CARRIED, KIND_CLOSED, KIND_CONNECTED,
-    },
+    abi::{COUNTERS_SOCKOPS, FLAG_OWN, FLAG_RETRANSMITTED, KIND_CARRIED, KIND_CLOSED, KIND_CONNECTED},
 };
 
 use crate::{count::Counters, emit, maps::DIALLED};
@@ -215,6 +213,5 @@ fn local(ctx: &SockOpsContext) -> [u32; 4] {
 #[inline(always)]
 fn is_here(address: [u32; 4]) -> bool {
     let [first, second, third, last] = address;
-    first | second == 0
-        && (third == MAPPED && last.to_ne_bytes()[0] == 127 || third == 0 && last == 1_u32.to_be())
+    first | second == 0 && (third == MAPPED && last.to_ne_bytes()[0] == 127 || third == 0 && last == 1_u32.to_be())
 }

@@ -12,7 +12,8 @@ use crate::{
     config::{HistorySettings, PolicySettings, PredictSettings},
     history::{Access, History, Learned},
     model::{
-        ActionKind, Connection, Intent, Observation, Origin, Outcome, Phase, Prediction, ResourceId, Seen, Timestamp, Verdict,
+        ActionKind, Connection, Intent, Observation, Origin, Outcome, Phase, Prediction, ResourceId, Seen, Timestamp,
+        Verdict,
     },
     policy::{Known, Policy, Refusal},
     predict::{ClientKey, Mixture, Predictor},

@@ -9,7 +9,9 @@ use prewarm_ebpf::Counter;
 
 use super::{core::Numbers, uses::Uses, warm::Warming};
 use crate::{
-    control::{ConnectCounts, LeaseCounts, NameCounts, PacketCounts, PredictionCounts, STATS_SCHEMA, Stats, WarmCounts},
+    control::{
+        ConnectCounts, LeaseCounts, NameCounts, PacketCounts, PredictionCounts, STATS_SCHEMA, Stats, WarmCounts,
+    },
     lease::{LeaseState, Pool},
     model::{ActionKind, Timestamp},
     resolve::{HostResolver, Lookups},

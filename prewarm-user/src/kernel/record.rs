@@ -119,8 +119,7 @@ impl Record {
 }
 
 fn connection(kind: u8, record: &ConnectionRecord) -> Record {
-    let head =
-        Head { kind, flags: record.flags, time: record.time, client: record.source, ..Head::default() };
+    let head = Head { kind, flags: record.flags, time: record.time, client: record.source, ..Head::default() };
     let round_trip = Duration::from_micros(record.round_trip.into());
     let phase = match kind {
         KIND_CONNECTED => Phase::Established {

@@ -91,9 +91,13 @@ pub fn mount_in(mounts: &str) -> Option<PathBuf> {
 pub(super) fn attach(bpf: &mut Ebpf, cgroup: &Path) -> Result<SockOpsLink, KernelError> {
     let folder = File::open(cgroup).map_err(KernelError::system("open the root of the cgroups"))?;
     verify(bpf, SOCKOPS)?;
-    let error =
-        |source| KernelError::Attach { program: SOCKOPS, interface: cgroup.display().to_string(), source: Box::new(source) };
-    let program: &mut SockOps = bpf.program_mut(SOCKOPS).ok_or(KernelError::NoMap(SOCKOPS))?.try_into().map_err(error)?;
+    let error = |source| KernelError::Attach {
+        program: SOCKOPS,
+        interface: cgroup.display().to_string(),
+        source: Box::new(source),
+    };
+    let program: &mut SockOps =
+        bpf.program_mut(SOCKOPS).ok_or(KernelError::NoMap(SOCKOPS))?.try_into().map_err(error)?;
     // A link allows others of itself, and before 6.13 refuses the flag that says so.
     let id = program.attach(folder.as_fd(), CgroupAttachMode::Single).map_err(error)?;
     program.take_link(id).map_err(error)

@@ -55,7 +55,9 @@ pub struct TcpDialer {
 
 /// Tells somebody of sockets that the daemon is about to connect itself, so that they are not taken for a program's.
 #[derive(Clone, Default)]
-pub struct Announce(Option<Arc<dyn Fn(BorrowedFd<'_>) + Send + Sync>>);
+pub struct Announce(Option<Arc<Tell>>);
+
+type Tell = dyn Fn(BorrowedFd<'_>) + Send + Sync;
 
 impl Announce {
     /// Calls this, which must not block.
