@@ -155,7 +155,7 @@ impl Pool {
     /// Keeps `count` leases to an origin open until a deadline, replacing what is taken, expires or dies; zero ends it.
     pub fn want(&self, origin: Origin, addresses: Vec<IpAddr>, until: Timestamp, count: u32) {
         let starts = self.change(|ledger, now| {
-            ledger.want(origin, addresses, until, count);
+            ledger.want(origin, addresses, until, count, now);
             ledger.replenish(now)
         });
         self.dial_all(starts);

@@ -369,7 +369,7 @@ impl<C> Ledger<C> {
             // Where a greeting grows old, each renewal would last a second.
             let again =
                 ready.order.until > now + WORTH_RENEWING && !self.must_be_fresh(&ready.order.origin, ready.destination);
-            match again.then(|| self.admit(ready.order, now)).flatten() {
+            match again.then(|| self.admit(self.renewed(ready.order), now)).flatten() {
                 Some(start) => {
                     self.counters.renewed += 1;
                     starts.push(start);

@@ -26,13 +26,40 @@ enum Obstacle {
 }
 
 impl<C> Ledger<C> {
-    /// Keeps `count` leases to an origin open until a deadline; zero ends that.
-    pub(crate) fn want(&mut self, origin: Origin, addresses: Vec<IpAddr>, until: Timestamp, count: u32) {
+    /// Keeps `count` leases to an origin open until a deadline; zero ends that. Those that were wanted to an address it no
+    /// longer has end now.
+    pub(crate) fn want(
+        &mut self,
+        origin: Origin,
+        addresses: Vec<IpAddr>,
+        until: Timestamp,
+        count: u32,
+        now: Timestamp,
+    ) {
+        self.stirred = true;
         if count == 0 {
             self.standing.remove(&origin);
-        } else {
-            self.standing.insert(origin, Standing { addresses, until, count });
+            return;
         }
+        for ready in self.ready.values_mut() {
+            if ready.order.origin == origin
+                && ready.order.reason == Reason::Wanted
+                && !addresses.contains(&ready.destination.ip())
+            {
+                ready.expires = now;
+            }
+        }
+        self.standing.insert(origin, Standing { addresses, until, count });
+    }
+
+    /// An order whose lease has ended, to be dialled again: to the addresses that are known now.
+    pub(super) fn renewed(&self, mut order: LeaseOrder) -> LeaseOrder {
+        if order.reason == Reason::Wanted
+            && let Some(standing) = self.standing.get(&order.origin)
+        {
+            order.addresses.clone_from(&standing.addresses);
+        }
+        order
     }
 
     /// What has to be dialled so that there is as much as is wanted, or in demand.

@@ -183,7 +183,7 @@ fn an_unused_lease_expires_or_is_renewed() {
 fn what_is_wanted_is_replaced() {
     let mut ledger = ledger(|_| {});
     let origin: Origin = "a.example:80".parse().unwrap();
-    ledger.want(origin.clone(), vec!["192.0.2.1".parse().unwrap()], at(60_000), 2);
+    ledger.want(origin.clone(), vec!["192.0.2.1".parse().unwrap()], at(60_000), 2, at(0));
     assert!(ledger.is_short(at(60_000)));
     let starts = ledger.replenish(at(0));
     assert_eq!(starts.len(), 2);
@@ -195,7 +195,7 @@ fn what_is_wanted_is_replaced() {
     ledger.settle(given.id, Fate::Used, at(50));
     assert_eq!(ledger.replenish(at(51)).len(), 1);
     assert_eq!(ledger.replenish(at(60_000)), [], "the deadline has passed");
-    ledger.want(origin, vec![], at(90_000), 0);
+    ledger.want(origin, vec![], at(90_000), 0, at(60_000));
     assert!(!ledger.is_short(at(60_000)));
 }
 
@@ -334,7 +334,7 @@ mod properties {
                     }
                     Step::Want { origin: number, count } => {
                         let until = now + Duration::from_secs(30);
-                        ledger.want(origin(number), vec![[192, 0, 2, 9].into()], until, count);
+                        ledger.want(origin(number), vec![[192, 0, 2, 9].into()], until, count, now);
                         dials.extend(ledger.replenish(now));
                     }
                     Step::Dialled(which) => if let Some(start) = pick(&dials, which) {

@@ -157,7 +157,7 @@ fn a_visit_that_takes_several_gets_several() {
 fn a_floor_is_kept_whatever_happens() {
     let mut ledger = ledger(|_| {});
     let origin: Origin = "a.example:80".parse().unwrap();
-    ledger.want(origin.clone(), vec![here().ip()], at(u64::MAX / 2_000_000), 2);
+    ledger.want(origin.clone(), vec![here().ip()], at(u64::MAX / 2_000_000), 2, at(0));
     let mut now = 0;
     for round in 0..20_u32 {
         let (_, mut starts) = ledger.expire(at(now), |_| Ok(Heard::Silence));
@@ -168,10 +168,12 @@ fn a_floor_is_kept_whatever_happens() {
         assert_eq!(ledger.ready.len(), 2);
         now += 10_000;
     }
-    // Its name has another address now: what is there stays until its time, what follows goes there.
-    ledger.want(origin, vec![[192, 0, 2, 9].into()], at(u64::MAX / 2_000_000), 3);
-    let starts = ledger.replenish(at(now));
-    assert!(!starts.is_empty() && starts.iter().all(|start| start.destinations == ["192.0.2.9:80".parse().unwrap()]));
+    // Its name has another address now: what leads elsewhere ends, and what follows leads there.
+    ledger.want(origin, vec![[192, 0, 2, 9].into()], at(u64::MAX / 2_000_000), 3, at(now));
+    let (closed, mut starts) = ledger.expire(at(now), |_| Ok(Heard::Silence));
+    starts.extend(ledger.replenish(at(now)));
+    assert_eq!((closed.len(), starts.len()), (2, 3));
+    assert!(starts.iter().all(|start| start.destinations == ["192.0.2.9:80".parse().unwrap()]));
 }
 
 #[test]
