@@ -200,6 +200,11 @@ impl Daemon {
         self.service.check()
     }
 
+    /// Ends it in good order and waits until it is gone.
+    pub fn end(&mut self) {
+        self.service.end();
+    }
+
     /// What to put before a command so that it takes leases.
     pub fn wrapper(&self) -> Vec<OsString> {
         let words: [&Path; 5] = [&self.binary, Path::new("exec"), Path::new("--socket"), &self.socket, Path::new("--")];

@@ -5,9 +5,13 @@
 
 use prewarm_tests::bed::origins::Origins;
 use prewarm_tests::bed::{Bed, outcome};
+use prewarm_tests::bench::behaviours;
+use prewarm_tests::bench::handover::judge;
 use prewarm_tests::client::requests::{Answers, Counterpart};
+use prewarm_tests::daemon::binary;
 use prewarm_tests::needs::{self, skip};
 use prewarm_tests::path::Path;
+use prewarm_tests::report::Report;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -35,5 +39,21 @@ fn cold_each_origin_does_what_it_is_there_for() {
             _ => &[],
         };
         assert_eq!(failed(name), expected, "{name}: {:?}", answers.complaints);
+    }
+}
+
+#[test]
+fn over_each_way_nothing_fails_that_would_not_have_failed_cold() {
+    if skip(needs::ORIGINS) {
+        return;
+    }
+    let mut report = Report::new("handover");
+    let say = |line: &str| println!("{line}");
+    report.results = behaviours::run(&binary().unwrap(), &Path::ALL, 40, &say).unwrap();
+    let broken: Vec<_> = judge(&report).into_iter().filter(|judged| !judged.kept).collect();
+    assert!(broken.is_empty(), "{broken:?}");
+    for path in Path::ALL {
+        let share = report.value(&format!("{}-behaviours", path.label()), "prewarm", "lease_share").unwrap();
+        assert!(share > 5.0, "{path:?}: {share} % of the requests rode on leases");
     }
 }

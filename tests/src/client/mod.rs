@@ -8,7 +8,6 @@ pub mod drum;
 pub mod exchange;
 pub mod fetch;
 pub mod forward;
-mod lease;
 pub mod load;
 pub mod misses;
 pub mod requests;

@@ -9,7 +9,8 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 
-use super::lease::Leases;
+use prewarm_user::client::Client;
+
 use crate::clock;
 
 /// How long opening a connection may take.
@@ -53,14 +54,14 @@ pub struct Opened {
 #[derive(Debug)]
 pub struct Opener {
     way: Way,
-    leases: Option<Leases>,
+    leases: Option<Client>,
 }
 
 impl Opener {
     /// Nothing is opened yet.
     pub fn new(way: Way) -> Self {
         let leases = match &way {
-            Way::Fd(socket) => Some(Leases::at(socket)),
+            Way::Fd(socket) => Some(Client::new(socket)),
             Way::Direct | Way::Socks(_) | Way::Connect(_) => None,
         };
         Self { way, leases }
@@ -77,16 +78,14 @@ impl Opener {
     /// When nobody answers or a proxy refuses. An [`std::io::Error`] is its root cause where the kernel refused.
     pub fn open(&mut self, target: &Target) -> Result<Opened> {
         let begun = clock::now();
-        let stream = match (&self.way, &mut self.leases) {
+        let stream = match (&self.way, &self.leases) {
             (Way::Socks(proxy), _) => socks(connected(*proxy)?, target)?,
             (Way::Connect(proxy), _) => connect(connected(*proxy)?, target)?,
-            (Way::Direct | Way::Fd(_), leases) => {
+            (Way::Fd(_), Some(leases)) => {
                 let address = target.address()?;
-                match leases.as_mut().and_then(|leases| leases.take(address)) {
-                    Some(lease) => lease,
-                    None => TcpStream::connect_timeout(&address, PATIENCE)?,
-                }
+                leases.connect(&address.ip().to_string(), address.port())?.stream
             }
+            (Way::Direct | Way::Fd(_), _) => TcpStream::connect_timeout(&target.address()?, PATIENCE)?,
         };
         let waited = clock::now() - begun;
         stream.set_nodelay(true)?;
