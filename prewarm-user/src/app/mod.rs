@@ -10,6 +10,7 @@ mod handle;
 mod keep;
 mod key;
 mod numbers;
+mod proxies;
 mod sockops;
 mod uses;
 mod warm;
