@@ -6,12 +6,14 @@
 //!
 //! `exec` supervises a program that we start, and gets leases through the port in `source`; `client` is that port on the
 //! daemon's control socket, `protocol` what is said there, `lines` and `serve` the daemon's end of it. The other ways out
-//! carry the program's bytes (`relay`); `witness` is who hears of connections.
+//! carry the program's bytes (`relay`): `redirect`, with `heartbeat` so that kernel programs know that the daemon lives; `witness` is who hears of connections.
 
 pub mod client;
 pub mod exec;
+pub mod heartbeat;
 pub mod lines;
 pub mod protocol;
+pub mod redirect;
 pub mod relay;
 pub mod serve;
 pub mod source;

@@ -272,12 +272,17 @@ pub struct Claim {
 pub struct RedirectClaims(HashMap<MapData, u64, RedirectedWords>);
 
 impl RedirectClaims {
-    /// What the socket with this cookie claimed, if anything.
+    /// What the socket with this cookie claimed, once; nothing when it claimed another token than this.
     ///
     /// # Errors
     /// When the map can't be used.
-    pub fn of(&self, cookie: u64) -> Result<Option<Claim>, KernelError> {
-        Ok(self.get(cookie)?.map(|entry| Claim { token: entry.token, destination: address(&entry.peer) }))
+    pub fn spend(&mut self, cookie: u64, token: Option<u32>) -> Result<Option<Claim>, KernelError> {
+        let Some(entry) = self.get(cookie)? else { return Ok(None) };
+        if entry.spent != 0 || token.is_some_and(|token| token != entry.token) {
+            return Ok(None);
+        }
+        self.put(cookie, Redirected { spent: 1, ..entry })?;
+        Ok(Some(Claim { token: entry.token, destination: address(&entry.peer) }))
     }
 
     /// Shows the socket with this cookie the address that its lease has.
@@ -286,7 +291,10 @@ impl RedirectClaims {
     /// When the map can't be used.
     pub fn set_local(&mut self, cookie: u64, local: SocketAddr) -> Result<(), KernelError> {
         let Some(entry) = self.get(cookie)? else { return Ok(()) };
-        let entry = Redirected { local: record(local), ..entry };
+        self.put(cookie, Redirected { local: record(local), ..entry })
+    }
+
+    fn put(&mut self, cookie: u64, entry: Redirected) -> Result<(), KernelError> {
         let written = self.0.insert(cookie, bytemuck::cast::<_, RedirectedWords>(entry), 0);
         written.map_err(|source| KernelError::Map { map: REDIRECTED, source })
     }
