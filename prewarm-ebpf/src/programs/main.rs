@@ -23,6 +23,7 @@ mod maps;
 mod names;
 mod pass;
 mod sense;
+mod sockops;
 
 /// Programs never panic: a check that could is refused by the verifier as an endless loop.
 #[panic_handler]

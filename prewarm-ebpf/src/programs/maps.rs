@@ -8,7 +8,10 @@ use aya_ebpf::{
 };
 use prewarm_ebpf::{
     HashKey, KEY_WORDS,
-    abi::{ABI_MARK, ABI_VERSION, COUNTERS_LENGTH, KNOWN_ENTRIES, RECENT_ENTRIES, RING_BYTES, RecentSlot},
+    abi::{
+        ABI_MARK, ABI_VERSION, COUNTERS_ENTRIES, COUNTERS_LENGTH, DIALLED_ENTRIES, KNOWN_ENTRIES, RECENT_ENTRIES,
+        RING_BYTES, RecentSlot,
+    },
     redirect::{
         Destination, LISTENER_ENTRIES, Listener, OFFER_ENTRIES, OfferKey, REDIRECT_COUNTERS_LENGTH, REDIRECTED_ENTRIES,
         Redirected, Rules, Slots, USER_ENTRIES,
@@ -22,7 +25,9 @@ pub(crate) static KNOWN: Array<u64> = Array::with_max_entries(KNOWN_ENTRIES, 0);
 #[map]
 pub(crate) static RECENT: Array<RecentSlot> = Array::with_max_entries(RECENT_ENTRIES, 0);
 #[map]
-pub(crate) static COUNTERS: PerCpuArray<[u64; COUNTERS_LENGTH]> = PerCpuArray::with_max_entries(2, 0);
+pub(crate) static COUNTERS: PerCpuArray<[u64; COUNTERS_LENGTH]> = PerCpuArray::with_max_entries(COUNTERS_ENTRIES, 0);
+#[map]
+pub(crate) static DIALLED: LruHashMap<u64, u64> = LruHashMap::with_max_entries(DIALLED_ENTRIES, 0);
 #[map]
 pub(crate) static SLEEPING: Array<u64> = Array::with_max_entries(1, 0);
 

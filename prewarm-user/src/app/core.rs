@@ -14,13 +14,16 @@ use tokio::{
     time::sleep_until,
 };
 
-use super::decide::{Decider, Decisions};
+use super::{
+    decide::{Decider, Decisions},
+    uses::Uses,
+};
 use crate::{
     config::Config,
-    control::{AttachmentView, NameView, PredictionView},
-    history::Learned,
+    control::{AttachmentView, NameView, OriginView, PredictionView},
+    history::{self, Learned},
     kernel::{Counters, Counts, EventSource, KernelError, Known, Programs, RingSource},
-    model::{Action, ActionKind, Intent, Observation, Outcome, Timestamp, Verdict},
+    model::{Action, ActionKind, Intent, Observation, Outcome, Seen, Timestamp, Verdict},
     policy,
     telemetry::{Clock, Latency},
 };
@@ -35,6 +38,8 @@ pub(super) enum Question {
     Numbers(oneshot::Sender<Numbers>),
     /// The names it knows, the most recently asked first, at most so many.
     Names(usize, oneshot::Sender<Vec<NameView>>),
+    /// The origins it knows, at most so many.
+    Origins(usize, oneshot::Sender<Vec<OriginView>>),
     /// What it expects, at most so many.
     Predictions(usize, oneshot::Sender<Vec<PredictionView>>),
     /// Attach to an interface; the answer is a line for a person either way.
@@ -50,6 +55,8 @@ pub(super) enum Question {
 pub(super) struct Numbers {
     pub(super) ingress: Counts,
     pub(super) egress: Counts,
+    pub(super) sockops: Counts,
+    pub(super) history: history::Counters,
     pub(super) attachments: Vec<AttachmentView>,
     pub(super) policy: policy::Counters,
     pub(super) known: u64,
@@ -86,6 +93,7 @@ pub(super) struct Core {
     pub(super) guard: Arc<RwLock<policy::Guard>>,
     pub(super) ring_to_intent: Arc<Latency>,
     pub(super) saved: Arc<Latency>,
+    pub(super) uses: Arc<Uses>,
     pub(super) stop: watch::Receiver<bool>,
 }
 
@@ -113,7 +121,11 @@ impl Core {
                 Wake::Ring(Ok(0)) => break Err(anyhow::anyhow!("the ring has ended")),
                 Wake::Ring(Ok(_)) => self.take_in(&mut batch, &mut decisions),
                 Wake::Ring(Err(error)) => break Err(anyhow::Error::new(error).context("the ring")),
-                Wake::Outcome(outcome) => self.settle(&outcome),
+                Wake::Outcome(outcome) => {
+                    if let Some(outcome) = self.uses.outcome(outcome) {
+                        self.settle(&outcome);
+                    }
+                }
                 Wake::Observation(observation) => {
                     batch.push(observation);
                     self.take_in(&mut batch, &mut decisions);
@@ -122,6 +134,9 @@ impl Core {
                 Wake::Time => {
                     aged = self.clock.now();
                     self.decider.tick(aged, &mut decisions);
+                    for outcome in self.uses.expire(aged) {
+                        self.settle(&outcome);
+                    }
                 }
                 Wake::Stop => break Ok(()),
             }
@@ -133,6 +148,11 @@ impl Core {
     fn take_in(&mut self, batch: &mut Vec<Observation>, decisions: &mut Decisions) {
         for observation in batch.drain(..) {
             let now = self.clock.now();
+            if let Seen::Connection(connection) = &observation.seen
+                && let Some(outcome) = self.uses.observe(observation.at, connection)
+            {
+                self.settle(&outcome);
+            }
             self.decider.observe(now, &observation, decisions);
             self.ring_to_intent.record(self.clock.now().since(observation.at));
         }
@@ -178,6 +198,7 @@ impl Core {
         match question {
             Question::Numbers(to) => drop(to.send(self.numbers(overflow))),
             Question::Names(limit, to) => drop(to.send(self.names(limit))),
+            Question::Origins(limit, to) => drop(to.send(self.origins(limit))),
             Question::Predictions(limit, to) => drop(to.send(self.predictions(limit))),
             Question::Attach(interface, to) => drop(to.send(self.attach(&interface))),
             Question::Detach(interface, to) => drop(to.send(self.detach(&interface))),
@@ -205,6 +226,8 @@ impl Core {
         Numbers {
             ingress: self.counters.ingress().unwrap_or_default(),
             egress: self.counters.egress().unwrap_or_default(),
+            sockops: self.counters.sockops().unwrap_or_default(),
+            history: self.decider.history().counters(),
             attachments: self.programs.attachments().map(AttachmentView::from).collect(),
             policy: self.decider.policy().counters().clone(),
             known: self.decider.history().len() as u64,
@@ -230,6 +253,16 @@ impl Core {
             idle_seconds: now.since(known.last_asked).as_secs_f64(),
         };
         names.iter().take(limit).map(view).collect()
+    }
+
+    fn origins(&self, limit: usize) -> Vec<OriginView> {
+        let now = self.clock.now();
+        let mut origins: Vec<_> = self.decider.history().origins().collect();
+        origins.sort_by_key(|(_, _, origin)| std::cmp::Reverse(origin.seen));
+        let view = |&(known, port, origin): &(&history::KnownName, u16, &history::OriginUse)| {
+            OriginView::new(format!("{}:{port}", known.name), origin, now)
+        };
+        origins.iter().take(limit).map(view).collect()
     }
 
     fn predictions(&self, limit: usize) -> Vec<PredictionView> {

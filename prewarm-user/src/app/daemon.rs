@@ -2,6 +2,7 @@
 
 use std::{
     net::IpAddr,
+    os::fd::AsFd as _,
     process::ExitCode,
     sync::{Arc, atomic::AtomicU64},
     time::Duration,
@@ -23,6 +24,8 @@ use super::{
     handle::Daemon,
     key,
     numbers::Gauges,
+    sockops::Watch,
+    uses::Uses,
     warm::Warming,
 };
 use crate::{
@@ -85,6 +88,7 @@ async fn daemon(arguments: RunArguments, config: Config) -> anyhow::Result<()> {
         Err(KernelError::NoMap(_)) => None,
         Err(error) => return Err(explain(error)),
     };
+    let watch = Watch::start(&mut programs, &config.capture);
     for interface in &config.capture.interfaces {
         let attachment = programs.attach(interface).map_err(explain)?;
         let view = control::AttachmentView::from(&attachment);
@@ -105,12 +109,25 @@ async fn daemon(arguments: RunArguments, config: Config) -> anyhow::Result<()> {
     let (questions, questions_in) = mpsc::channel(SLOTS);
     let (stop, stopped) = watch::channel(false);
 
-    let dialer = Arc::new(TcpDialer { keepalive: config.lease.idle_seconds > 30.0 });
+    let announce = watch.announce.clone();
+    let dialer = Arc::new(TcpDialer { keepalive: config.lease.idle_seconds > 30.0, announce });
     let warming =
         Warming::new(&config, Arc::clone(&dialer) as _, Arc::clone(&dial_guard), clock).context("requests.ca_file")?;
     let warming = Arc::new(warming);
     let pool = Pool::start(&config.lease, dialer, dial_guard, outcomes.clone(), clock.now())
         .context("could not start the pool of leases")?;
+    let uses = Arc::new(Uses::default());
+    if watch.is_on() {
+        let uses = Arc::clone(&uses);
+        pool.on_taken(move |taken| {
+            // What happens inside this host is not watched.
+            if !taken.destination.ip().to_canonical().is_loopback()
+                && let Ok(socket) = kernel::cookie(taken.fd.as_fd())
+            {
+                uses.handed(clock.now(), socket, taken.intent);
+            }
+        });
+    }
     let resolver = HostResolver::new(&config.resolve)?;
     let here = |server: &IpAddr| server.is_loopback() || own.iter().any(|network| network.addr() == *server);
     let resolver_is_here = resolver.servers().iter().any(here);
@@ -126,6 +143,8 @@ async fn daemon(arguments: RunArguments, config: Config) -> anyhow::Result<()> {
         ring_to_dial: Arc::clone(&ring_to_dial),
         ring_to_intent: Arc::clone(&ring_to_intent),
         warming: Arc::clone(&warming),
+        uses: Arc::clone(&uses),
+        unwatched: watch.reason.clone(),
     });
     let handle = Arc::new(Daemon {
         arguments,
@@ -134,11 +153,13 @@ async fn daemon(arguments: RunArguments, config: Config) -> anyhow::Result<()> {
         pool: pool.clone(),
         gauges: Arc::clone(&gauges),
         clock,
+        watched: watch.is_on(),
         connects_dropped: AtomicU64::new(0),
     });
 
     let mut decider = Decider::new(&config.history, &config.predict, &config.policy, &own, clock.now());
     decider.set_warm(config.warm_targets());
+    decider.set_namespaces(watch.namespaces);
     decider.set_echoes(resolver_is_here);
     let core = Core {
         source,
@@ -155,6 +176,7 @@ async fn daemon(arguments: RunArguments, config: Config) -> anyhow::Result<()> {
         guard,
         ring_to_intent,
         saved,
+        uses,
         stop: stopped.clone(),
     };
     let actor = Actor { lookups, pool: pool.clone(), warming, outcomes, observations, clock, ring_to_dial };

@@ -9,6 +9,8 @@ mod decide;
 mod handle;
 mod key;
 mod numbers;
+mod sockops;
+mod uses;
 mod warm;
 
 pub use daemon::run;

@@ -7,9 +7,11 @@ use std::{
 
 use prewarm_ebpf::Counter;
 
-use super::{core::Numbers, warm::Warming};
+use super::{core::Numbers, uses::Uses, warm::Warming};
 use crate::{
-    control::{LeaseCounts, NameCounts, PacketCounts, PredictionCounts, STATS_SCHEMA, Stats, WarmCounts},
+    control::{
+        ConnectCounts, LeaseCounts, NameCounts, PacketCounts, PredictionCounts, STATS_SCHEMA, Stats, WarmCounts,
+    },
     lease::{LeaseState, Pool},
     model::{ActionKind, Timestamp},
     resolve::{HostResolver, Lookups},
@@ -26,6 +28,9 @@ pub(super) struct Gauges {
     pub(super) ring_to_dial: Arc<Latency>,
     pub(super) ring_to_intent: Arc<Latency>,
     pub(super) warming: Arc<Warming>,
+    pub(super) uses: Arc<Uses>,
+    /// Why the connections of programs are not watched.
+    pub(super) unwatched: Option<String>,
 }
 
 impl Gauges {
@@ -39,6 +44,7 @@ impl Gauges {
         let millis = std::time::Duration::from_millis(1);
         let held = self.pool.leases();
         let pool = self.pool.counters();
+        let uses = self.uses.counters();
         let in_state = |state| held.iter().filter(|lease| lease.state == state).count() as u64;
         let reasons = Counter::ALL.iter().filter(|counter| counter.is_reason() || **counter == Counter::RingLost);
         let mut drops: BTreeMap<_, _> = reasons.map(|&counter| (counter.name().to_owned(), both(counter))).collect();
@@ -71,6 +77,16 @@ impl Gauges {
                 used: resolves.used,
                 failed: self.lookups.counters().failed,
             },
+            connects: ConnectCounts {
+                watched: self.unwatched.is_none(),
+                reason: self.unwatched.clone(),
+                named: numbers.history.named_connects,
+                blind: numbers.history.blind_connects,
+                elsewhere: numbers.history.elsewhere_connects,
+                own: numbers.sockops.dialled,
+                lost: numbers.sockops.ring_lost,
+            },
+            blind_share: percent(numbers.history.blind_connects, numbers.history.named_connects),
             leases: LeaseCounts {
                 opened: pool.opened,
                 dialling: in_state(LeaseState::Dialling),
@@ -80,6 +96,8 @@ impl Gauges {
                 dead: pool.dead,
                 failed: pool.failed,
                 refused: pool.refused,
+                carried: uses.carried,
+                empty: uses.empty,
                 missed: leases.missed,
             },
             warms: WarmCounts {
@@ -95,6 +113,11 @@ impl Gauges {
             health: health(numbers),
         }
     }
+}
+
+/// The first in a hundred of both.
+fn percent(part: u64, rest: u64) -> f64 {
+    if part == 0 { 0.0 } else { part as f64 * 100.0 / (part + rest) as f64 }
 }
 
 /// What is not as it should be.

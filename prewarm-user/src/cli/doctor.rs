@@ -157,13 +157,8 @@ fn egress_hook(release: &str) -> Finding {
 }
 
 fn cgroup(mounts: &str) -> Finding {
-    let mount = mounts.lines().find_map(|line| {
-        let mut fields = line.split(' ').skip(1);
-        let path = fields.next()?;
-        (fields.next() == Some("cgroup2")).then_some(path)
-    });
-    match mount {
-        Some(path) => Finding::ok("cgroup v2", path),
+    match kernel::mount_in(mounts) {
+        Some(path) => Finding::ok("cgroup v2", path.display().to_string()),
         None => Finding::warn("cgroup v2", "not mounted", "mount -t cgroup2 none /sys/fs/cgroup"),
     }
 }
@@ -211,6 +206,17 @@ fn attached(stats: &Stats) -> Vec<Finding> {
             ),
         });
     }
+    findings.push(match &stats.connects.reason {
+        None if stats.connects.watched => Finding::ok(
+            "connections",
+            format!("all are seen; {:.1} % go to addresses without a name", stats.blind_share),
+        ),
+        reason => Finding::warn(
+            "connections",
+            format!("not watched: {}", reason.as_deref().unwrap_or("an older daemon")),
+            "mount cgroup v2 and set capture.sockops; until then only programs that ask are measured",
+        ),
+    });
     let complaint = |text: &String| Finding::warn("health", text, "see `prewarm stats`");
     findings.extend(stats.health.iter().map(complaint));
     findings

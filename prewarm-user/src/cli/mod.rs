@@ -12,6 +12,7 @@ mod exit;
 mod leases;
 mod link;
 mod names;
+mod origins;
 mod output;
 mod predictions;
 mod run;
@@ -57,6 +58,8 @@ pub enum Command {
     Leases(ListArguments),
     /// Lists the names that are known.
     Names(ListArguments),
+    /// Lists the origins that programs connect to: round trips, and what leases saved or would have saved.
+    Origins(ListArguments),
     /// Lists what is expected, by value and deadline.
     Predictions(ListArguments),
     /// Attaches the running daemon to one more interface.
@@ -87,6 +90,7 @@ impl Command {
             Self::Stats(arguments) => arguments.run(),
             Self::Leases(arguments) => leases::run(&arguments),
             Self::Names(arguments) => names::run(&arguments),
+            Self::Origins(arguments) => origins::run(&arguments),
             Self::Predictions(arguments) => predictions::run(&arguments),
             Self::Attach(arguments) => arguments.attach(),
             Self::Detach(arguments) => arguments.detach(),

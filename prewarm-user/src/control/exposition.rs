@@ -58,10 +58,18 @@ metrics! {
     Counter "prewarm_resolve_warmed_names", "Names looked up ahead", |s| s.names.warmed as f64;
     Counter "prewarm_resolve_used_names", "Of those, asked for while good", |s| s.names.used as f64;
     Counter "prewarm_resolve_failed_names", "Look-ups without a usable answer", |s| s.names.failed as f64;
+    Counter "prewarm_history_named_connections", "Connections of programs to addresses with a known name", |s| s.connects.named as f64;
+    Counter "prewarm_history_blind_connections", "Connections of programs to addresses that no answer named", |s| s.connects.blind as f64;
+    Counter "prewarm_history_elsewhere_connections", "Connections in network namespaces that nothing is learnt from", |s| s.connects.elsewhere as f64;
+    Gauge "prewarm_kernel_watched_connections", "1 where the kernel tells of all connections of this host, else 0", |s| f64::from(u8::from(s.connects.watched));
+    Counter "prewarm_kernel_own_connections", "Connections that the daemon opened itself", |s| s.connects.own as f64;
+    Counter "prewarm_kernel_lost_connections", "Events about connections that the ring had no room for", |s| s.connects.lost as f64;
     Counter "prewarm_lease_opened_connections", "Connections opened", |s| s.leases.opened as f64;
     Gauge "prewarm_lease_dialling_connections", "Connections being dialled now", |s| s.leases.dialling as f64;
     Gauge "prewarm_lease_ready_connections", "Leases ready now", |s| s.leases.ready as f64;
     Counter "prewarm_lease_taken_connections", "Leases taken by a program", |s| s.leases.taken as f64;
+    Counter "prewarm_lease_carried_connections", "Leases taken over which something was sent", |s| s.leases.carried as f64;
+    Counter "prewarm_lease_empty_connections", "Leases taken over which nothing was sent", |s| s.leases.empty as f64;
     Counter "prewarm_lease_expired_connections", "Leases closed unused at their time", |s| s.leases.expired as f64;
     Counter "prewarm_lease_dead_connections", "Leases that the other side closed or broke", |s| s.leases.dead as f64;
     Counter "prewarm_lease_failed_connections", "Dials that failed", |s| s.leases.failed as f64;

@@ -33,6 +33,10 @@ pub struct Stats {
     pub predictions: PredictionCounts,
     /// Names.
     pub names: NameCounts,
+    /// Connections that programs open.
+    pub connects: ConnectCounts,
+    /// Connections of programs to addresses that no answer named, in percent of all: what no prediction can reach.
+    pub blind_share: f64,
     /// Leases.
     pub leases: LeaseCounts,
     /// Warm requests.
@@ -92,6 +96,25 @@ pub struct NameCounts {
     pub failed: u64,
 }
 
+/// TCP connections that were opened from this host to others.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct ConnectCounts {
+    /// Whether the kernel tells of all connections; else only of those that programs come to prewarm with.
+    pub watched: bool,
+    /// Why it does not.
+    pub reason: Option<String>,
+    /// To addresses that a name is known for.
+    pub named: u64,
+    /// To addresses that no answer named.
+    pub blind: u64,
+    /// In network namespaces that nothing is learnt from.
+    pub elsewhere: u64,
+    /// Opened by the daemon itself.
+    pub own: u64,
+    /// Events about connections that the ring had no room for.
+    pub lost: u64,
+}
+
 /// Leases.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct LeaseCounts {
@@ -111,6 +134,10 @@ pub struct LeaseCounts {
     pub failed: u64,
     /// Not dialled: a limit or a guard rail.
     pub refused: u64,
+    /// Taken, and something was sent over them.
+    pub carried: u64,
+    /// Taken, and nothing was sent over them until they ended.
+    pub empty: u64,
     /// Accesses, of origins that a connection could have been opened to, that none was ready for.
     pub missed: u64,
 }

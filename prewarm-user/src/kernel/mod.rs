@@ -21,6 +21,7 @@ mod programs;
 mod record;
 mod redirect;
 mod ring;
+mod sockops;
 mod source;
 mod trial;
 
@@ -40,5 +41,6 @@ pub use redirect::{
     RedirectOffers, RedirectRules,
 };
 pub use ring::{Ring, RingSource};
+pub use sockops::{Dialled, cgroup_mount, cookie, mount_in};
 pub use source::{EventSource, Scripted};
 pub use trial::{MAX_FRAME, MIN_FRAME, Trial};

@@ -1,21 +1,21 @@
 //! The loaded programs and their maps.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, path::Path, time::Duration};
 
 use aya::{
     Ebpf, EbpfLoader, VerifierLogLevel,
-    maps::{Array, Map, MapData, MapError, PerCpuArray, RingBuf},
-    programs::{Program, ProgramError},
+    maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, RingBuf},
+    programs::{Program, ProgramError, sock_ops::SockOpsLink},
 };
 use nix::time::{ClockId, clock_getres};
 use prewarm_ebpf::abi::{
-    COUNTERS, COUNTERS_LENGTH, EGRESS, INGRESS, KEY, KNOWN, KNOWN_ENTRIES, OWN_MARK, RECENT_ENTRIES, RING, RING_BYTES,
-    RecentSlot, SLEEPING, TICKS, WINDOW,
+    COUNTERS, COUNTERS_ENTRIES, COUNTERS_LENGTH, DIALLED, DIALLED_ENTRIES, EGRESS, INGRESS, KEY, KNOWN, KNOWN_ENTRIES,
+    OWN_MARK, RECENT_ENTRIES, RING, RING_BYTES, RecentSlot, SLEEPING, TICKS, WINDOW,
 };
 use prewarm_ebpf::redirect::{REDIRECTED, REDIRECTED_ENTRIES};
 
 use super::{
-    Attachment, Counters, KernelError, Key, Known, LogPump, Ring, RingSource,
+    Attachment, Counters, Dialled, KernelError, Key, Known, LogPump, Ring, RingSource,
     attach::{self, Attached, Wanted},
     object::check_abi,
 };
@@ -65,6 +65,7 @@ impl Settings {
 pub struct Programs {
     bpf: Ebpf,
     attached: BTreeMap<String, Attached>,
+    sockops: Option<SockOpsLink>,
     ring_bytes: u32,
     wanted: Wanted,
 }
@@ -80,7 +81,7 @@ impl Programs {
             verify(&mut bpf, program)?;
         }
         let wanted = Wanted { ingress: settings.ingress, egress: settings.egress, tcx: settings.tcx };
-        Ok(Self { bpf, attached: BTreeMap::new(), ring_bytes: settings.ring_bytes, wanted })
+        Ok(Self { bpf, attached: BTreeMap::new(), sockops: None, ring_bytes: settings.ring_bytes, wanted })
     }
 
     /// Attaches both programs to an interface of the current network namespace.
@@ -111,6 +112,7 @@ impl Programs {
     /// When the kernel refuses.
     pub fn detach_all(&mut self) -> Result<(), KernelError> {
         let mut result = Ok(());
+        self.sockops = None;
         for attached in std::mem::take(&mut self.attached).into_values() {
             let detached = attached.detach();
             if result.is_ok() {
@@ -128,6 +130,17 @@ impl Programs {
     /// Where the programs are, by interface.
     pub fn attachments(&self) -> impl Iterator<Item = &Attachment> {
         self.attached.values().map(|attached| &attached.attachment)
+    }
+
+    /// Watches the connections of the whole host from the root of the cgroups that is mounted at `cgroup`, until this is
+    /// dropped; connections that are there already are not seen.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn watch_connections(&mut self, cgroup: &Path) -> Result<Dialled, KernelError> {
+        let dialled = take_map(&mut self.bpf, DIALLED, HashMap::try_from)?;
+        self.sockops = Some(super::sockops::attach(&mut self.bpf, cgroup)?);
+        Ok(Dialled::new(dialled))
     }
 
     /// The ring as a source of observations, once. Must be called inside a tokio runtime.
@@ -177,8 +190,9 @@ impl Programs {
         let processors = aya::util::nr_cpus().unwrap_or(1) as u64;
         let known = u64::from(KNOWN_ENTRIES) * 8;
         let recent = u64::from(RECENT_ENTRIES) * size_of::<RecentSlot>() as u64;
-        let counters = 2 * 8 * COUNTERS_LENGTH as u64 * processors;
-        u64::from(self.ring_bytes) + known + recent + counters + super::log::BYTES
+        let counters = u64::from(COUNTERS_ENTRIES) * 8 * COUNTERS_LENGTH as u64 * processors;
+        let dialled = u64::from(DIALLED_ENTRIES) * super::sockops::ENTRY_BYTES;
+        u64::from(self.ring_bytes) + known + recent + counters + dialled + super::log::BYTES
     }
 }
 
@@ -214,6 +228,7 @@ pub(super) fn verify(bpf: &mut Ebpf, name: &'static str) -> Result<(), KernelErr
         Some(Program::Xdp(program)) => program.load().map_err(refused),
         Some(Program::SchedClassifier(program)) => program.load().map_err(refused),
         Some(Program::CgroupSockAddr(program)) => program.load().map_err(refused),
+        Some(Program::SockOps(program)) => program.load().map_err(refused),
         _ => Err(refused(ProgramError::UnexpectedProgramType)),
     }
 }

@@ -8,7 +8,7 @@ use std::{
     future::Future,
     io,
     net::{IpAddr, SocketAddr},
-    os::fd::{AsFd, OwnedFd},
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
     pin::Pin,
     sync::Arc,
     time::Duration,
@@ -45,10 +45,39 @@ pub trait Dialer: Send + Sync {
 }
 
 /// Opens TCP connections from the network namespace of the daemon.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct TcpDialer {
     /// Set where leases live long enough for a firewall in between to forget them.
     pub keepalive: bool,
+    /// Is told of each socket before it connects.
+    pub announce: Announce,
+}
+
+/// Tells somebody of sockets that the daemon is about to connect itself, so that they are not taken for a program's.
+#[derive(Clone, Default)]
+pub struct Announce(Option<Arc<Tell>>);
+
+type Tell = dyn Fn(BorrowedFd<'_>) + Send + Sync;
+
+impl Announce {
+    /// Calls this, which must not block.
+    #[must_use]
+    pub fn new(tell: impl Fn(BorrowedFd<'_>) + Send + Sync + 'static) -> Self {
+        Self(Some(Arc::new(tell)))
+    }
+
+    /// Tells of a socket that is not connected yet.
+    pub fn socket(&self, socket: BorrowedFd<'_>) {
+        if let Some(tell) = &self.0 {
+            tell(socket);
+        }
+    }
+}
+
+impl fmt::Debug for Announce {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Announce({})", self.0.is_some())
+    }
 }
 
 /// The first keepalive probe, and the pause between probes: shorter than the idle times of common NATs.
@@ -64,6 +93,7 @@ impl Dialer for TcpDialer {
                 let probes = socket2::TcpKeepalive::new().with_time(KEEPALIVE).with_interval(KEEPALIVE);
                 socket2::SockRef::from(&socket).set_tcp_keepalive(&probes)?;
             }
+            self.announce.socket(socket.as_fd());
             let begun = Instant::now();
             let stream = socket.connect(destination).await?;
             let waited = begun.elapsed();

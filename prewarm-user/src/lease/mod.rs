@@ -22,7 +22,7 @@ mod taker;
 mod warm;
 
 pub use counters::{LeaseCounters, LeaseState, LeaseView, Reason};
-pub use dial::{DialError, Dialer, Dialled, Dialling, Guard, Pacing, TcpDialer, Won, race};
+pub use dial::{Announce, DialError, Dialer, Dialled, Dialling, Guard, Pacing, TcpDialer, Won, race};
 pub use hints::{Hints, HintsView};
 pub use ledger::{Death, Fate, LeaseId, LeaseOrder};
 pub use offer::{Offers, Recalled, Token};

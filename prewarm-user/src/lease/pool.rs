@@ -8,7 +8,7 @@ use std::{
     io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     os::fd::{AsFd, AsRawFd, OwnedFd, RawFd},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
     time::Duration,
 };
 
@@ -85,8 +85,12 @@ struct Inner {
     pacing: Pacing,
     speaks_first: HashSet<String>,
     outcomes: mpsc::Sender<Outcome>,
+    on_taken: OnceLock<OnTaken>,
     born: (Instant, Timestamp),
 }
+
+/// Is told of each connection that leaves the pool, before anybody else has it.
+type OnTaken = Box<dyn Fn(&Taken) + Send + Sync>;
 
 impl std::fmt::Debug for Pool {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -125,6 +129,7 @@ impl Pool {
             },
             speaks_first: settings.speaks_first.iter().map(|origin| origin.to_lowercase()).collect(),
             outcomes,
+            on_taken: OnceLock::new(),
             born: (Instant::now(), now),
         }));
         tokio::spawn(pool.clone().keep());
@@ -181,14 +186,24 @@ impl Pool {
     /// until all copies are closed.
     fn release(&self, given: Given<OwnedFd>) -> Taken {
         self.0.watch.get_ref().forget(&given.connection);
-        Taken {
+        let taken = Taken {
             id: given.id,
             fd: given.connection,
             destination: given.destination,
             rtt: given.rtt,
             origin: given.origin,
             intent: given.intent,
+        };
+        if let Some(tell) = self.0.on_taken.get() {
+            tell(&taken);
         }
+        taken
+    }
+
+    /// Calls this with each connection that is taken from now on. It must not block, nor ask the pool; the first call
+    /// counts.
+    pub fn on_taken(&self, tell: impl Fn(&Taken) + Send + Sync + 'static) {
+        drop(self.0.on_taken.set(Box::new(tell)));
     }
 
     fn prove(&self) -> impl Fn(&OwnedFd, &Origin) -> Result<(), Death> + '_ {

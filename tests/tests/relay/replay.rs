@@ -19,7 +19,7 @@ use prewarm_tests::{
 use prewarm_user::{
     config::LeaseSettings,
     handover::relay::{Ended, Pipes, Relayed, Side, Upstream, relay},
-    lease::{LeaseOrder, LeaseState, Pool, Reason, Take, TcpDialer},
+    lease::{LeaseOrder, LeaseState, Pool, Reason, Take, Taker, TcpDialer},
     model::{Outcome, Timestamp},
 };
 use socket2::SockRef;
@@ -109,7 +109,7 @@ async fn start(listener: TcpListener, greeting: &str) -> Case {
         origin.write_all(greeting.as_bytes()).unwrap();
         sleep(ROUND_TRIP).await;
     }
-    let Take::Lease(taken) = pool.take(address, None) else { panic!("the lease is ready") };
+    let Take::Lease(taken) = pool.take(address, &Taker::default()) else { panic!("the lease is ready") };
     let upstream = Upstream::lease(taken, &pool).unwrap();
     let (client, accepted) = connected().await;
     let relay = tokio::spawn(async move {
