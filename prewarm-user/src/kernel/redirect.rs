@@ -166,7 +166,15 @@ pub struct RedirectHooks(Vec<Hook>);
 #[derive(Debug)]
 pub struct RedirectAttachment {
     cgroup: Cgroup,
-    _links: Vec<OwnedFd>,
+    connects: Vec<OwnedFd>,
+    _names: Vec<OwnedFd>,
+}
+
+impl RedirectAttachment {
+    /// Takes off what redirects; sockets that were redirected are still shown the addresses they expect.
+    pub fn stop_redirecting(&mut self) {
+        self.connects.clear();
+    }
 }
 
 impl RedirectHooks {
@@ -176,14 +184,15 @@ impl RedirectHooks {
     /// When the kernel refuses, or another program keeps ours from running.
     pub fn attach(&self, cgroup: Cgroup) -> Result<RedirectAttachment, KernelError> {
         let failed = |program, source| KernelError::AttachCgroup { program, path: cgroup.path().to_owned(), source };
-        let mut links = Vec::with_capacity(self.0.len());
+        let (mut connects, mut names) = (Vec::new(), Vec::new());
         // Backwards: the names are true before the first connection is redirected.
         for hook in self.0.iter().rev() {
             let link = cgroup.attach(hook.program.as_fd(), hook.kind).map_err(|source| failed(hook.name, source))?;
+            let links = if [CONNECT4, CONNECT6].contains(&hook.name) { &mut connects } else { &mut names };
             links.push(link);
         }
         match self.missing(&cgroup)? {
-            None => Ok(RedirectAttachment { cgroup, _links: links }),
+            None => Ok(RedirectAttachment { cgroup, connects, _names: names }),
             Some(name) => Err(failed(name, io::Error::other("it is attached and does not run there"))),
         }
     }

@@ -186,6 +186,8 @@ def name(address):
     return [host, address[1]]
 def ask(s, text="hello"):
     s.sendall((text + "\n").encode())
+    return hear(s, text)
+def hear(s, text):
     answer = b""
     while not answer.endswith(b"\n"):
         part = s.recv(4096)

@@ -99,7 +99,14 @@ impl Attachments {
         }
     }
 
-    /// Takes them off everywhere.
+    /// Redirects nothing more; who was redirected goes on.
+    pub(super) fn stop_redirecting(&mut self) {
+        for attached in self.places.iter_mut().filter_map(|place| place.attached.as_mut()) {
+            attached.stop_redirecting();
+        }
+    }
+
+    /// Takes all programs off.
     pub(super) fn detach(&mut self) {
         self.places.clear();
     }

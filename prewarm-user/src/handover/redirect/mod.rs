@@ -98,11 +98,11 @@ impl Redirect {
         self.tally.stats(&self.counters)
     }
 
-    /// Takes the programs off, so that new connections go direct, takes in what was redirected just before, and lets
+    /// Takes the programs at `connect()` off, so that new connections go direct, takes in what was redirected just before, and lets
     /// redirected connections end for as long as `grace`.
     pub async fn stop(self, grace: Duration) {
         self.upkeep.abort();
-        lock(&self.attachments).detach();
+        lock(&self.attachments).stop_redirecting();
         self.offers.close();
         tokio::time::sleep(LAST_CALL).await;
         let mut tasks = lock(&self.entrances).close();
@@ -110,6 +110,7 @@ impl Redirect {
             tracing::warn!("redirected connections that did not end in {} s were cut", grace.as_secs());
             tasks.shutdown().await;
         }
+        lock(&self.attachments).detach();
     }
 }
 
