@@ -47,8 +47,8 @@ pub struct Taken {
     pub time: u64,
     /// The token of the lease.
     pub token: u32,
-    /// Zero.
-    pub reserved: u32,
+    /// Not 0 once the daemon has fetched the lease.
+    pub spent: u32,
 }
 
 /// Where connections are taken to.

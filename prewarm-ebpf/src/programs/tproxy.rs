@@ -238,7 +238,7 @@ fn claim(ctx: &TcContext, segment: &Segment) -> bool {
     // SAFETY: the helper only reads a clock.
     let time = unsafe { bpf_ktime_get_ns() };
     // Written down before the first packet can reach the daemon.
-    if FLOWS.insert(segment.flow, Taken { time, token, reserved: 0 }, 0).is_err() {
+    if FLOWS.insert(segment.flow, Taken { time, token, spent: 0 }, 0).is_err() {
         return refuse(Counter::Forgotten);
     }
     if !to_listener(ctx, segment) {

@@ -32,6 +32,7 @@ use crate::{
 };
 
 /// What the proxies need of the daemon.
+#[derive(Clone)]
 pub(super) struct Needs {
     pub(super) lookups: Arc<Lookups<HostResolver>>,
     pub(super) pool: Pool,

@@ -6,20 +6,24 @@
 //!
 //! `exec` supervises a program that we start, and gets leases through the port in `source`; `client` is that port on the
 //! daemon's control socket, `protocol` what is said there, `lines` and `serve` the daemon's end of it. The other ways out
-//! carry the program's bytes (`relay`): `socks` and `connect` let their clients in by `gate` and get them connections by
-//! `reach`. `way` is what each way counts, `witness` who hears of connections.
+//! carry the program's bytes (`relay`): `redirect` and `tproxy` get connections that the kernel programs sent here, with
+//! `heartbeat` so that those know that the daemon lives; `socks` and `connect` get their clients connections by `reach`.
+//! `gate` lets clients in, `way` is what a way out counts, `witness` who hears of connections.
 
 pub mod client;
 pub mod connect;
 pub mod exec;
 pub mod gate;
+pub mod heartbeat;
 pub mod lines;
 pub mod protocol;
 pub mod reach;
+pub mod redirect;
 pub mod relay;
 pub mod serve;
 pub mod socks;
 pub mod source;
+pub mod tproxy;
 mod way;
 mod witness;
 
