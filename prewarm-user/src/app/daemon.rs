@@ -174,7 +174,8 @@ async fn daemon(arguments: RunArguments, config: Config) -> anyhow::Result<()> {
     };
     let Needs { dialer, witness, pipes, .. } = needs.clone();
     let proxies = Proxies::start(&config, &ways, needs).await?;
-    let forwarding = Forwarding::start(&config, &mut programs, &pool, dialer, witness, pipes).await?;
+    let way = Arc::clone(&ways.tproxy);
+    let forwarding = Forwarding::start(&config, &mut programs, &pool, dialer, witness, pipes, way).await?;
     // Only programs that change anything ask for it.
     let heart = match forwarding {
         Some(_) => Some(tokio::spawn(heartbeat::beat(programs.heartbeat()?))),

@@ -33,6 +33,7 @@ impl Forwarding {
         dialer: Arc<dyn Dialer>,
         witness: Arc<dyn Witness>,
         pipes: Arc<Pipes>,
+        way: Arc<Way>,
     ) -> anyhow::Result<Option<Self>> {
         let settings = &config.handover.tproxy;
         if settings.interfaces.is_empty() {
@@ -44,7 +45,7 @@ impl Forwarding {
             let (port4, port6) = listeners.ports()?;
             let place = TproxyPlace { mark: settings.mark, port4: Some(port4), port6 };
             let parts = programs.tproxy(place, &settings.interfaces, true)?;
-            Ok(Tproxy::start(parts, listeners, pool, dialer, witness, pipes)?)
+            Ok(Tproxy::start(parts, listeners, pool, dialer, witness, pipes, way)?)
         };
         let started: anyhow::Result<Tproxy> = start();
         match started {
@@ -59,11 +60,6 @@ impl Forwarding {
                 Err(error.context("handover.tproxy"))
             }
         }
-    }
-
-    /// What it counts.
-    pub(super) const fn way(&self) -> &Arc<Way> {
-        self.tproxy.way()
     }
 
     /// Ends it, and puts everything back as it was.

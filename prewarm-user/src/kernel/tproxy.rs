@@ -24,7 +24,7 @@ use serde::{Deserialize, Serialize};
 use super::{EgressHook, KernelError, Programs, RedirectOffers, attach, link, netlink, programs, redirect};
 
 /// How a map's record lies in memory, which aya knows only for arrays.
-type FlowWords = [u32; size_of::<Flow>() / 4];
+type FlowWords = [u64; size_of::<Flow>() / 8];
 type TakenWords = [u64; size_of::<Taken>() / 8];
 type PlaceWords = [u32; size_of::<Place>() / 4];
 
@@ -170,7 +170,7 @@ impl Flows {
 fn flow(client: SocketAddr, origin: SocketAddr) -> Flow {
     let (client, origin): (Destination, Destination) = (redirect::record(client), redirect::record(origin));
     let [[a, b, ..], [c, d, ..]] = [client.port.to_ne_bytes(), origin.port.to_ne_bytes()];
-    Flow { client: client.address, origin: origin.address, ports: u32::from_ne_bytes([a, b, c, d]) }
+    Flow { client: client.address, origin: origin.address, ports: u32::from_ne_bytes([a, b, c, d]), reserved: 0 }
 }
 
 /// What the program counted.

@@ -70,10 +70,10 @@ impl Tproxy {
         dialer: Arc<dyn Dialer>,
         witness: Arc<dyn Witness>,
         pipes: Arc<Pipes>,
+        way: Arc<Way>,
     ) -> io::Result<Self> {
         let kernel::Tproxy { offers, flows, counters, hooks } = parts;
         let offers = Arc::new(KernelOffers::new(offers));
-        let way = Arc::new(Way::default());
         let desk = Arc::new(Desk {
             pool: pool.clone(),
             flows: Mutex::new(flows),
@@ -101,12 +101,6 @@ impl Tproxy {
     #[must_use]
     pub fn stats(&self) -> (WayCounters, TproxyCounts) {
         (self.way.counters(), self.counters.read().unwrap_or_default())
-    }
-
-    /// The counters of the connections, to be read at any time.
-    #[must_use]
-    pub const fn way(&self) -> &Arc<Way> {
-        &self.way
     }
 
     /// Takes nothing over any more, gives what is under way a moment, and takes the program off.
