@@ -49,7 +49,7 @@ pub struct Taken {
     pub time: u64,
     /// The token of the lease.
     pub token: u32,
-    /// Not 0 once the daemon has fetched the lease.
+    /// Not 0 once the daemon has fetched the lease or given it back.
     pub spent: u32,
 }
 

@@ -46,5 +46,5 @@ pub use ring::{Ring, RingSource};
 pub use sockops::{Dialled, cgroup_mount, cookie, mount_in};
 pub use source::{EventSource, Scripted};
 pub use steer::{SteerError, Steering};
-pub use tproxy::{Flows, Tproxy, TproxyCounters, TproxyCounts, TproxyHooks, TproxyPlace};
+pub use tproxy::{FlowClaim, Flows, Tproxy, TproxyCounters, TproxyCounts, TproxyHooks, TproxyPlace};
 pub use trial::{MAX_FRAME, MIN_FRAME, Trial};

@@ -3,10 +3,10 @@
 //! Comes in: interfaces, the place to take connections to, leases. Goes out: what a connection was taken over with.
 //! Never here: routes and rules (`steer`), or what is done with the connection.
 
-use std::net::SocketAddr;
+use std::net::{Ipv6Addr, SocketAddr};
 
 use aya::{
-    maps::{Array, HashMap, MapData, PerCpuArray},
+    maps::{Array, HashMap, MapData, MapError, PerCpuArray},
     programs::{
         Link as _,
         tc::{SchedClassifierLink, TcAttachType},
@@ -143,28 +143,74 @@ impl Drop for TproxyHooks {
 #[derive(Debug)]
 pub struct Flows(HashMap<MapData, FlowWords, TakenWords>);
 
+/// What a connection was taken over with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FlowClaim {
+    /// The lease with this token, told once.
+    Lease(u32),
+    /// A lease that was given back, since the connection took too long to come.
+    Late,
+}
+
+/// [`Taken::spent`]: the lease was fetched; it was given back.
+const FETCHED: u32 = 1;
+const GIVEN_BACK: u32 = 2;
+
 impl Flows {
-    /// The token that a connection was taken over with, if it was; it is told once.
+    /// What a connection was taken over with, if it was.
     ///
     /// # Errors
     /// When the map can't be used.
-    pub fn spend(&mut self, client: SocketAddr, origin: SocketAddr) -> Result<Option<u32>, KernelError> {
+    pub fn spend(&mut self, client: SocketAddr, origin: SocketAddr) -> Result<Option<FlowClaim>, KernelError> {
         let key = bytemuck::cast::<_, FlowWords>(flow(client, origin));
         let taken: Taken = match self.0.get(&key, 0) {
             Ok(words) => bytemuck::cast(words),
             Err(source) if redirect::is_absent(&source) => return Ok(None),
-            Err(source) => return Err(KernelError::Map { map: FLOWS, source }),
+            Err(source) => return Err(refused(source)),
         };
-        // The entry itself must stay: the packets of the connection are found by it.
-        if taken.spent != 0 {
-            return Ok(None);
-        }
-        let spent = Taken { spent: 1, ..taken };
-        self.0
-            .insert(key, bytemuck::cast::<_, TakenWords>(spent), 0)
-            .map_err(|source| KernelError::Map { map: FLOWS, source })?;
-        Ok(Some(taken.token))
+        let claim = match taken.spent {
+            FETCHED => return Ok(None),
+            GIVEN_BACK => FlowClaim::Late,
+            _ => FlowClaim::Lease(taken.token),
+        };
+        self.set(key, Taken { spent: FETCHED, ..taken })?;
+        Ok(Some(claim))
     }
+
+    /// The leases that were claimed before this time (nanoseconds on the monotonic clock) and not fetched: each is told
+    /// once, with where it leads, and is not fetched any more.
+    ///
+    /// # Errors
+    /// When the map can't be used.
+    pub fn unspent(&mut self, before: u64) -> Result<Vec<(u32, SocketAddr)>, KernelError> {
+        // Collected first: what changes under an iteration makes it begin again.
+        let all: Vec<(FlowWords, TakenWords)> = self.0.iter().filter_map(Result::ok).collect();
+        let mut found = Vec::new();
+        for (key, words) in all {
+            let taken: Taken = bytemuck::cast(words);
+            if taken.spent == 0 && taken.time < before {
+                self.set(key, Taken { spent: GIVEN_BACK, ..taken })?;
+                found.push((taken.token, origin(&bytemuck::cast(key))));
+            }
+        }
+        Ok(found)
+    }
+
+    /// The entry itself must stay: the packets of the connection are found by it.
+    fn set(&mut self, key: FlowWords, taken: Taken) -> Result<(), KernelError> {
+        self.0.insert(key, bytemuck::cast::<_, TakenWords>(taken), 0).map_err(refused)
+    }
+}
+
+fn refused(source: MapError) -> KernelError {
+    KernelError::Map { map: FLOWS, source }
+}
+
+/// Where a connection leads.
+fn origin(flow: &Flow) -> SocketAddr {
+    let ip = Ipv6Addr::from(bytemuck::cast::<_, [u8; 16]>(flow.origin)).to_canonical();
+    let [_, _, high, low] = flow.ports.to_ne_bytes();
+    SocketAddr::new(ip, u16::from_be_bytes([high, low]))
 }
 
 fn flow(client: SocketAddr, origin: SocketAddr) -> Flow {
@@ -208,5 +254,21 @@ impl TproxyCounters {
             forgotten: sum(TproxyCounter::Forgotten),
             packets: sum(TproxyCounter::Packets),
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ends_cross_as_they_are() {
+        for text in ["192.0.2.7:258", "[2001:db8::7]:443"] {
+            let to: SocketAddr = text.parse().unwrap();
+            let flow = flow("192.0.2.9:4000".parse().unwrap(), to);
+            assert_eq!(origin(&flow), to);
+            // As in a packet.
+            assert_eq!(flow.ports.to_ne_bytes()[..2], 4000_u16.to_be_bytes());
+        }
     }
 }

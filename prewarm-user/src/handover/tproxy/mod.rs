@@ -15,8 +15,15 @@ use std::{
 };
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use nix::time::{ClockId, clock_gettime};
+use prewarm_ebpf::tproxy::YOUNG;
 use socket2::SockRef;
-use tokio::{net::TcpStream, sync::watch, task::JoinSet, time::timeout};
+use tokio::{
+    net::TcpStream,
+    sync::watch,
+    task::{JoinHandle, JoinSet},
+    time::{MissedTickBehavior, interval, timeout},
+};
 
 pub use listener::Listeners;
 
@@ -27,12 +34,14 @@ use super::{
     relay::{Pipes, Upstream, relay},
 };
 use crate::{
-    kernel::{self, Flows, TproxyCounters, TproxyCounts, TproxyHooks},
-    lease::{Dialer, Pool, Token},
+    kernel::{self, FlowClaim, Flows, TproxyCounters, TproxyCounts, TproxyHooks},
+    lease::{Dialer, Fate, Pool, Token},
 };
 
 /// Connections at once. Each holds a lease, or held one: their limits stand in the configuration.
 const CONNECTIONS: u32 = 1 << 16;
+/// How often claims are looked for that nobody came for.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// How long after the relays' grace a listener may take to end.
 const SLACK: Duration = Duration::from_millis(500);
 
@@ -44,6 +53,13 @@ pub struct Tproxy {
     way: Arc<Way>,
     stop: watch::Sender<bool>,
     listeners: JoinSet<()>,
+    upkeep: JoinHandle<()>,
+}
+
+impl Drop for Tproxy {
+    fn drop(&mut self) {
+        self.upkeep.abort();
+    }
 }
 
 /// What connections are served with.
@@ -93,8 +109,9 @@ impl Tproxy {
             let serve = move |stream, client| Arc::clone(&desk).attend(stream, client);
             tasks.spawn(gate.clone().open(listener, Arc::clone(&way), stopped.clone(), serve));
         }
+        let upkeep = tokio::spawn(desk.return_unspent());
         pool.offer_to(Arc::clone(&offers) as _);
-        Ok(Self { hooks, offers, counters, way, stop, listeners: tasks })
+        Ok(Self { hooks, offers, counters, way, stop, listeners: tasks, upkeep })
     }
 
     /// What happened so far, here and in the kernel.
@@ -123,10 +140,10 @@ impl Desk {
         let claimed = stream.local_addr().and_then(|local| {
             let origin = canonical(local);
             let mut flows = self.flows.lock().unwrap_or_else(PoisonError::into_inner);
-            let token = flows.spend(canonical(client), origin).map_err(io::Error::other)?;
-            Ok(token.map(|token| (token, origin)))
+            let claim = flows.spend(canonical(client), origin).map_err(io::Error::other)?;
+            Ok(claim.map(|claim| (claim, origin)))
         });
-        let (token, origin) = match claimed {
+        let (claim, origin) = match claimed {
             Ok(Some(claim)) => claim,
             Ok(None) => {
                 self.way.refused();
@@ -138,8 +155,13 @@ impl Desk {
                 return refuse(&stream);
             }
         };
-        self.offers.claimed(token, origin);
-        let lease = self.pool.redeem(Token(token)).and_then(|taken| Upstream::lease(taken, &self.pool).ok());
+        let lease = match claim {
+            FlowClaim::Lease(token) => {
+                self.offers.claimed(token, origin);
+                self.pool.redeem(Token(token)).and_then(|taken| Upstream::lease(taken, &self.pool).ok())
+            }
+            FlowClaim::Late => None,
+        };
         self.witness.connected_from(client.ip().to_canonical(), origin, lease.is_some());
         self.way.found(lease.is_some());
         let upstream = match lease {
@@ -160,12 +182,40 @@ impl Desk {
         }
     }
 
+    /// Gives leases back that were claimed by connections that never came: a first packet is cheap to send and to forge.
+    async fn return_unspent(self: Arc<Self>) {
+        let mut ticks = interval(LOOK_EVERY);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            ticks.tick().await;
+            let before = now().saturating_sub(YOUNG);
+            let unspent = self.flows.lock().unwrap_or_else(PoisonError::into_inner).unspent(before);
+            match unspent {
+                Ok(unspent) => {
+                    for (token, origin) in unspent {
+                        self.offers.claimed(token, origin);
+                        if let Some(taken) = self.pool.redeem(Token(token)) {
+                            self.pool.settle(taken.id, Fate::Unfit(taken.fd));
+                        }
+                    }
+                }
+                Err(error) => tracing::warn!(%error, "claims of forwarded connections"),
+            }
+        }
+    }
+
     /// Opens a fresh connection to exactly where the client wants to go: leases lead only where that is allowed.
     async fn dial(&self, origin: SocketAddr) -> io::Result<TcpStream> {
         let stream = std::net::TcpStream::from(self.dialer.dial(origin).await?.socket);
         stream.set_nonblocking(true)?;
         TcpStream::from_std(stream)
     }
+}
+
+/// Nanoseconds on the monotonic clock, as the kernel program reads it.
+fn now() -> u64 {
+    let now = clock_gettime(ClockId::CLOCK_MONOTONIC).map(Duration::from).unwrap_or_default();
+    u64::try_from(now.as_nanos()).unwrap_or(u64::MAX)
 }
 
 fn canonical(address: SocketAddr) -> SocketAddr {
