@@ -78,7 +78,9 @@ impl LeaseSource for ControlSource {
         match self.connection(now) {
             None => Prospect::Absent,
             Some(Connection { hints: Some(hints), .. }) if !hints.may_have(destination) => Prospect::Nothing,
-            Some(_) => Prospect::Perhaps,
+            Some(Connection { hints, .. }) => {
+                Prospect::Perhaps(hints.as_ref().map_or(Duration::ZERO, |hints| hints.saves(destination)))
+            }
         }
     }
 
@@ -109,10 +111,9 @@ impl LeaseSource for ControlSource {
     }
 
     fn settle(&mut self, id: u64, result: Settled, lease: Option<BorrowedFd<'_>>) {
-        let sent = self
-            .connection
-            .as_mut()
-            .map(|connection| connection.send(&Request { v: VERSION, id, request: Ask::Taken(Taken { result }) }, lease));
+        let sent = self.connection.as_mut().map(|connection| {
+            connection.send(&Request { v: VERSION, id, request: Ask::Taken(Taken { result }) }, lease)
+        });
         // A report that can't be sent ends the connection, and its end reports all leases without one as lost.
         if let Some(Err(_full)) = sent {
             self.connection = None;

@@ -62,8 +62,7 @@ pub(crate) fn connect(destinations: &[SocketAddr]) -> io::Result<TcpStream> {
             }
         }
         let wait = (next.len() > 0).then(|| TimeSpec::from_duration(start_next.since(now())));
-        let mut fds: Vec<_> =
-            attempts.iter().map(|socket| PollFd::new(socket.as_fd(), PollFlags::POLLOUT)).collect();
+        let mut fds: Vec<_> = attempts.iter().map(|socket| PollFd::new(socket.as_fd(), PollFlags::POLLOUT)).collect();
         match ppoll(&mut fds, wait, None) {
             Ok(_) | Err(nix::Error::EINTR) => {}
             Err(error) => return Err(error.into()),

@@ -9,7 +9,6 @@ use std::{
     net::SocketAddr,
     os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd},
     rc::Rc,
-    time::Duration,
 };
 
 use nix::{
@@ -32,7 +31,7 @@ use crate::{
     handover::{
         clock::now,
         protocol::{Settled, Want},
-        source::{Answer, LeaseSource, Prospect},
+        source::{Answer, LeaseSource, Patience, Prospect},
     },
     lease::sockopt,
     model::Timestamp,
@@ -63,7 +62,7 @@ pub(super) struct Supervisor<'a, S> {
     listener: &'a Listener,
     board: &'static Board,
     source: S,
-    patience: Duration,
+    patience: Patience,
     baseline: Baseline,
     targets: Targets,
     pending: [Option<Pending>; SLOTS],
@@ -73,7 +72,7 @@ pub(super) struct Supervisor<'a, S> {
 
 impl<'a, S: LeaseSource> Supervisor<'a, S> {
     /// A supervisor with nothing in its hands. `patience` is how long a program may wait for an answer.
-    pub(super) fn new(listener: &'a Listener, board: &'static Board, source: S, patience: Duration) -> Self {
+    pub(super) fn new(listener: &'a Listener, board: &'static Board, source: S, patience: Patience) -> Self {
         Self {
             listener,
             board,
@@ -173,14 +172,14 @@ impl<'a, S: LeaseSource> Supervisor<'a, S> {
         let thread = slot.thread();
         let destination = read_address(thread, slot.argument(1), slot.argument(2))?;
         // Most calls end here: no descriptor of the program is touched where there is nothing to hand over.
-        match self.source.prospect(destination, now()) {
-            Prospect::Perhaps => {}
+        let patience = match self.source.prospect(destination, now()) {
+            Prospect::Perhaps(saves) => self.patience.of(saves),
             Prospect::Nothing => {
                 self.passed = Some(destination);
                 return Err(Tally::NoLease);
             }
             Prospect::Absent => return Err(Tally::Absent),
-        }
+        };
         let (target, socket) = self.targets.find(thread, descriptor(slot)).map_err(|_denied| Tally::Access)?;
         // Memory and socket were read by number; if the call still waits, it was the right process.
         if !self.listener.waits(slot.id()) {
@@ -195,7 +194,7 @@ impl<'a, S: LeaseSource> Supervisor<'a, S> {
         }
         // While the daemon looks for a lease there is time for what only matters if it finds one.
         let wishes = survey(&target, descriptor(slot), socket.as_fd(), destination.is_ipv4());
-        Ok(Pending { target, socket, wishes, deadline: now + self.patience })
+        Ok(Pending { target, socket, wishes, deadline: now + patience })
     }
 
     fn collect(&mut self, answers: &mut Vec<(u64, Answer)>) {

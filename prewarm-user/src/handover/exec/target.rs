@@ -197,8 +197,7 @@ fn list(folder: &OwnedFd, mut show: impl FnMut(RawFd) -> Result<(), Tally>) -> R
     loop {
         #[expect(unsafe_code, reason = "getdents64(2) has no wrapper")]
         // SAFETY: the kernel writes at most as many bytes as the array has.
-        let read =
-            unsafe { libc::syscall(libc::SYS_getdents64, folder.as_raw_fd(), bytes.as_mut_ptr(), bytes.len()) };
+        let read = unsafe { libc::syscall(libc::SYS_getdents64, folder.as_raw_fd(), bytes.as_mut_ptr(), bytes.len()) };
         let read = usize::try_from(read).map_err(|_gone| Tally::Access)?;
         if read == 0 {
             return Ok(());
