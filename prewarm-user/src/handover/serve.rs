@@ -287,6 +287,7 @@ impl Visitor {
             }
             Ask::Passed { destination } => {
                 count(&self.grants.counts.missed);
+                self.grants.pool.passed(destination);
                 clerk.connected(destination, false);
                 Ok(())
             }

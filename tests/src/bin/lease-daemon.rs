@@ -28,6 +28,7 @@ async fn main() -> anyhow::Result<()> {
     let settings = LeaseSettings {
         total: 4000,
         per_origin: 4000,
+        demand: false,
         per_address: 4000,
         dials_per_second: 1e6,
         dial_burst: 4000,

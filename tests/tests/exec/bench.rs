@@ -122,6 +122,7 @@ impl Daemon {
         let settings = LeaseSettings {
             total: 999,
             per_origin: 999,
+            demand: false,
             per_address: 999,
             dial_burst: 999,
             ..LeaseSettings::default()
