@@ -45,6 +45,7 @@ impl Gauges {
         let held = self.pool.leases();
         let pool = self.pool.counters();
         let uses = self.uses.counters();
+        let travelled = self.warming.counters();
         let in_state = |state| held.iter().filter(|lease| lease.state == state).count() as u64;
         let reasons = Counter::ALL.iter().filter(|counter| counter.is_reason() || **counter == Counter::RingLost);
         let mut drops: BTreeMap<_, _> = reasons.map(|&counter| (counter.name().to_owned(), both(counter))).collect();
@@ -104,6 +105,11 @@ impl Gauges {
                 sent: self.warming.sent.load(Ordering::Relaxed),
                 used: warms.used,
                 failed: self.warming.failed.load(Ordering::Relaxed),
+                opened: travelled.opened,
+                resumed: travelled.resumed,
+                reused: travelled.reused,
+                retried: travelled.retried,
+                held: travelled.held,
             },
             saved_ms: self.saved.quantiles(millis).into(),
             ring_to_dial_us: self.ring_to_dial.quantiles(micros).into(),

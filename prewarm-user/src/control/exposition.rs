@@ -78,6 +78,11 @@ metrics! {
     Counter "prewarm_warm_sent_requests", "Warm requests answered with a success", |s| s.warms.sent as f64;
     Counter "prewarm_warm_used_requests", "Warm requests whose origin was then asked for", |s| s.warms.used as f64;
     Counter "prewarm_warm_failed_requests", "Warm requests without a success", |s| s.warms.failed as f64;
+    Counter "prewarm_warm_opened_connections", "Connections opened for warm requests", |s| s.warms.opened as f64;
+    Counter "prewarm_warm_resumed_connections", "Of those, connections whose TLS session was resumed", |s| s.warms.resumed as f64;
+    Counter "prewarm_warm_reused_requests", "Warm requests over a held connection", |s| s.warms.reused as f64;
+    Counter "prewarm_warm_retried_requests", "Warm requests sent again because the held connection had died", |s| s.warms.retried as f64;
+    Gauge "prewarm_warm_held_connections", "Connections held for warm requests now", |s| s.warms.held as f64;
 }
 
 /// Metrics with labels: name, label, meaning.

@@ -151,6 +151,16 @@ pub struct WarmCounts {
     pub used: u64,
     /// Not answered, or with an error.
     pub failed: u64,
+    /// Connections opened for them.
+    pub opened: u64,
+    /// Of those, the ones whose TLS session went on where an earlier one ended.
+    pub resumed: u64,
+    /// Sent over a connection that had been held since an earlier request.
+    pub reused: u64,
+    /// Sent again because the held connection had died.
+    pub retried: u64,
+    /// Connections held now.
+    pub held: u64,
 }
 
 /// Quantiles of a duration.

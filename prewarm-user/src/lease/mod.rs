@@ -30,4 +30,4 @@ pub use order::interleave;
 pub use pool::{Pool, Take, Taken};
 pub use sockopt::netns_cookie;
 pub use taker::Taker;
-pub use warm::{TrustError, WarmError, WarmMethod, WarmRequest, Warmed, Warmer};
+pub use warm::{TrustError, WarmCounters, WarmError, WarmMethod, WarmRequest, Warmed, Warmer};
