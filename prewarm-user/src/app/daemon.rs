@@ -22,8 +22,9 @@ use super::{
     core::{Core, Question},
     decide::Decider,
     handle::Daemon,
-    key,
+    keep, key,
     numbers::Gauges,
+    proxies::{Learning, Needs, Proxies, Ways},
     sockops::Watch,
     uses::Uses,
     warm::Warming,
@@ -32,8 +33,9 @@ use crate::{
     cli::{MissingPrivilege, RunArguments},
     config::Config,
     control,
+    handover::{peer::Rule, relay::Pipes},
     kernel::{self, KernelError, Key, Programs},
-    lease::{Guard, Pool, TcpDialer},
+    lease::{Dialer, Guard, Pool, TcpDialer},
     policy,
     resolve::{HostResolver, Lookups},
     telemetry::{self, Clock, Latency},
@@ -111,11 +113,13 @@ async fn daemon(arguments: RunArguments, config: Config) -> anyhow::Result<()> {
 
     let announce = watch.announce.clone();
     let dialer = Arc::new(TcpDialer { keepalive: config.lease.idle_seconds > 30.0, announce });
+    let fresh: Arc<dyn Dialer> = Arc::clone(&dialer) as _;
     let warming =
         Warming::new(&config, Arc::clone(&dialer) as _, Arc::clone(&dial_guard), clock).context("requests.ca_file")?;
     let warming = Arc::new(warming);
     let pool = Pool::start(&config.lease, dialer, dial_guard, outcomes.clone(), clock.now())
         .context("could not start the pool of leases")?;
+    let memory = keep::recollect(&pool, &arguments.state);
     let uses = Arc::new(Uses::default());
     if watch.is_on() {
         let uses = Arc::clone(&uses);
@@ -157,6 +161,18 @@ async fn daemon(arguments: RunArguments, config: Config) -> anyhow::Result<()> {
         connects_dropped: AtomicU64::new(0),
     });
 
+    let learning = Learning { observations: observations.clone(), key: Key::from_secret(&installation), clock };
+    let ways = Ways::default();
+    let needs = Needs {
+        lookups: Arc::clone(&lookups),
+        pool: pool.clone(),
+        dialer: fresh,
+        guard: Arc::clone(&guard),
+        witness: Arc::new(learning),
+        pipes: Arc::new(Pipes::default()),
+    };
+    let proxies = Proxies::start(&config, &ways, needs).await?;
+
     let mut decider = Decider::new(&config.history, &config.predict, &config.policy, &own, clock.now());
     decider.set_warm(config.warm_targets());
     decider.set_namespaces(watch.namespaces);
@@ -182,11 +198,14 @@ async fn daemon(arguments: RunArguments, config: Config) -> anyhow::Result<()> {
     let actor = Actor { lookups, pool: pool.clone(), warming, outcomes, observations, clock, ring_to_dial };
     let mut core = tokio::spawn(core.run());
     let actor = tokio::spawn(actor.run(intents_in, stopped));
-    let control = tokio::spawn(control::serve(listener, pool.clone(), Arc::clone(&handle)));
+    let rule = Rule::new(&config.handover);
+    let control = tokio::spawn(control::serve(listener, pool.clone(), rule, Arc::clone(&handle)));
     let metrics = metrics(&config, &questions, &gauges).await?;
     tracing::info!("ready, control socket {}", config.control.socket.display());
     notify(&[sd_notify::NotifyState::Ready]);
     let watchdog = tokio::spawn(watchdog(questions.clone()));
+    let keeping = tokio::spawn(keep::keep(config.lease.keep.clone(), Arc::clone(&gauges.lookups), pool.clone()));
+    let remembering = tokio::spawn(keep::remember_often(pool.clone(), memory.clone()));
 
     let ended = loop {
         tokio::select! {
@@ -204,6 +223,8 @@ async fn daemon(arguments: RunArguments, config: Config) -> anyhow::Result<()> {
     notify(&[sd_notify::NotifyState::Stopping]);
     control.abort();
     watchdog.abort();
+    keeping.abort();
+    remembering.abort();
     for task in [log.map(|log| log.abort_handle()), metrics.map(|metrics| metrics.abort_handle())].into_iter().flatten()
     {
         task.abort();
@@ -211,6 +232,7 @@ async fn daemon(arguments: RunArguments, config: Config) -> anyhow::Result<()> {
     drop(std::fs::remove_file(&config.control.socket));
     stop.send_replace(true);
     let drained = async {
+        proxies.stop().await;
         drop(actor.await);
         pool.drain().await;
         if !core.is_finished() {
@@ -220,6 +242,7 @@ async fn daemon(arguments: RunArguments, config: Config) -> anyhow::Result<()> {
     if tokio::time::timeout(GRACE, drained).await.is_err() {
         tracing::warn!("some tasks did not end in {} s", GRACE.as_secs());
     }
+    keep::remember(&pool, &memory);
     tracing::info!("stopped; nothing is attached any more");
     ended
 }

@@ -207,9 +207,10 @@ fn attached(stats: &Stats) -> Vec<Finding> {
         });
     }
     findings.push(match &stats.connects.reason {
-        None if stats.connects.watched => {
-            Finding::ok("connections", format!("all are seen; {:.1} % go to addresses without a name", stats.blind_share))
-        }
+        None if stats.connects.watched => Finding::ok(
+            "connections",
+            format!("all are seen; {:.1} % go to addresses without a name", stats.blind_share),
+        ),
         reason => Finding::warn(
             "connections",
             format!("not watched: {}", reason.as_deref().unwrap_or("an older daemon")),

@@ -1,6 +1,6 @@
 //! `run`: the flags of the daemon.
 
-use std::path::PathBuf;
+use std::{net::SocketAddr, path::PathBuf};
 
 use clap::Args;
 
@@ -23,6 +23,16 @@ pub struct RunArguments {
     /// Where state and the key of the resource IDs are kept.
     #[arg(long, value_name = "DIR", default_value = "/var/lib/prewarm")]
     pub state: PathBuf,
+    /// Serves SOCKS5 there; may be given several times.
+    #[arg(long, value_name = "ADDR:PORT")]
+    socks: Vec<SocketAddr>,
+    /// Serves HTTP CONNECT there; may be given several times.
+    #[arg(long, value_name = "ADDR:PORT")]
+    connect: Vec<SocketAddr>,
+    /// Takes over forwarded connections that arrive by this interface where a lease waits for them; may be given several
+    /// times.
+    #[arg(long, value_name = "IF")]
+    tproxy: Vec<String>,
     /// Does not watch what arrives.
     #[arg(long)]
     no_ingress: bool,
@@ -61,11 +71,11 @@ impl RunArguments {
     /// When a source is bad.
     pub fn configuration(&self) -> Result<Config, ConfigError> {
         let mut config = load(&self.settings.sources())?;
-        for interface in &self.interfaces {
-            if !config.capture.interfaces.contains(interface) {
-                config.capture.interfaces.push(interface.clone());
-            }
-        }
+        add(&mut config.capture.interfaces, &self.interfaces);
+        let handover = &mut config.handover;
+        add(&mut handover.socks.listen, &self.socks);
+        add(&mut handover.connect.listen, &self.connect);
+        add(&mut handover.tproxy.interfaces, &self.tproxy);
         config.capture.ingress &= !self.no_ingress;
         config.capture.egress &= !self.no_egress;
         if let Some(socket) = &self.socket {
@@ -73,5 +83,14 @@ impl RunArguments {
         }
         config.check()?;
         Ok(config)
+    }
+}
+
+/// What flags name comes on top of what the file does.
+fn add<T: Clone + PartialEq>(list: &mut Vec<T>, more: &[T]) {
+    for item in more {
+        if !list.contains(item) {
+            list.push(item.clone());
+        }
     }
 }

@@ -114,7 +114,14 @@ fn shown(stats: &Stats) -> String {
         leases.opened.to_string(),
         format!(
             "{} ready, {} taken ({} empty), {} expired, {} dead, {} failed, {} refused, {} missed",
-            leases.ready, leases.taken, leases.empty, leases.expired, leases.dead, leases.failed, leases.refused, leases.missed
+            leases.ready,
+            leases.taken,
+            leases.empty,
+            leases.expired,
+            leases.dead,
+            leases.failed,
+            leases.refused,
+            leases.missed
         ),
     );
     row("ring to dial", stats.ring_to_dial_us.count.to_string(), latency(&stats.ring_to_dial_us, "µs"));

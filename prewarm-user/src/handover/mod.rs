@@ -1,19 +1,37 @@
 //! Giving a lease to a program.
 //!
 //! Comes in: a program that is about to connect. Goes out: a connection that is open already, in the place of the one
-//! the program would have waited for. Never here: a decision about what to open, or the program's traffic.
+//! the program would have waited for. Never here: a decision about what to open, or a look into a
+//! program's traffic.
 //!
 //! `exec` supervises a program that we start, and gets leases through the port in `source`; `client` is that port on the
-//! daemon's control socket, `protocol` what is said there, `lines` and `serve` the daemon's end of it.
+//! daemon's control socket, `protocol` what is said there, `lines` how, `serve` the daemon's end of it and `peer` who is
+//! at the other. The other ways out carry the program's bytes (`relay`): `socks` and `connect` let their clients in by
+//! `gate` and get them connections by `reach`. `way` is what each way counts, `witness` who hears of connections.
 
 pub mod client;
+pub(crate) mod clock;
+pub mod connect;
 pub mod exec;
+pub(crate) mod fresh;
+pub mod gate;
 pub mod lines;
+mod nimble;
+pub mod peer;
 pub mod protocol;
+pub mod reach;
+pub mod relay;
 pub mod serve;
+pub mod socks;
 pub mod source;
+mod way;
+mod witness;
 
 use std::os::fd::{FromRawFd, OwnedFd, RawFd};
+
+use nimble::nimble;
+pub use way::{Way, WayCounters};
+pub use witness::Witness;
 
 /// Takes ownership of a descriptor that came out of a control message.
 fn owned(fd: RawFd) -> OwnedFd {

@@ -7,8 +7,10 @@
 //! [`Observation`]: crate::model::Observation
 
 mod attach;
+mod cgroup;
 mod counts;
 mod error;
+mod heartbeat;
 mod key;
 mod known;
 mod link;
@@ -17,20 +19,27 @@ mod netlink;
 mod object;
 mod programs;
 mod record;
+mod redirect;
 mod ring;
 mod sockops;
 mod source;
 mod trial;
 
 pub use attach::{Attachment, EgressHook, XdpMode};
+pub use cgroup::{Cgroup, cgroup2_mount};
 pub use counts::{Counters, Counts};
 pub use error::KernelError;
+pub use heartbeat::Heartbeat;
 pub use key::Key;
 pub use known::Known;
 pub use log::LogPump;
 pub use object::object;
 pub use programs::{Programs, Settings};
 pub use record::{Body, Record};
+pub use redirect::{
+    Claim, ONLY_THIS, Redirect, RedirectAttachment, RedirectClaims, RedirectCounters, RedirectHooks, RedirectListeners,
+    RedirectOffers, RedirectRules,
+};
 pub use ring::{Ring, RingSource};
 pub use sockops::{Dialled, cgroup_mount, cookie, mount_in};
 pub use source::{EventSource, Scripted};

@@ -12,6 +12,7 @@ use prewarm_ebpf::abi::{
     COUNTERS, COUNTERS_ENTRIES, COUNTERS_LENGTH, DIALLED, DIALLED_ENTRIES, EGRESS, INGRESS, KEY, KNOWN, KNOWN_ENTRIES,
     OWN_MARK, RECENT_ENTRIES, RING, RING_BYTES, RecentSlot, SLEEPING, TICKS, WINDOW,
 };
+use prewarm_ebpf::redirect::{REDIRECTED, REDIRECTED_ENTRIES};
 
 use super::{
     Attachment, Counters, Dialled, KernelError, Key, Known, LogPump, Ring, RingSource,
@@ -38,6 +39,8 @@ pub struct Settings {
     pub ingress: Option<XdpMode>,
     /// Whether `egress` is attached.
     pub egress: bool,
+    /// Whether the connect redirect will be loaded too; its largest map has its full size only then.
+    pub redirect: bool,
 }
 
 impl Settings {
@@ -52,6 +55,7 @@ impl Settings {
             tcx: true,
             ingress: Some(XdpMode::Auto),
             egress: true,
+            redirect: false,
         }
     }
 }
@@ -116,6 +120,11 @@ impl Programs {
             }
         }
         result
+    }
+
+    /// The object, for the parts that load more of its programs.
+    pub(super) const fn bpf(&mut self) -> &mut Ebpf {
+        &mut self.bpf
     }
 
     /// Where the programs are, by interface.
@@ -207,6 +216,7 @@ pub(super) fn open(object: &[u8], settings: &Settings) -> Result<Ebpf, KernelErr
         .override_global(WINDOW, &window, true)
         .override_global(TICKS, &ticks, true)
         .map_max_entries(RING, settings.ring_bytes)
+        .map_max_entries(REDIRECTED, if settings.redirect { REDIRECTED_ENTRIES } else { 1 })
         .load(object)
         .map_err(KernelError::Prepare)
 }
@@ -217,6 +227,7 @@ pub(super) fn verify(bpf: &mut Ebpf, name: &'static str) -> Result<(), KernelErr
     match bpf.program_mut(name) {
         Some(Program::Xdp(program)) => program.load().map_err(refused),
         Some(Program::SchedClassifier(program)) => program.load().map_err(refused),
+        Some(Program::CgroupSockAddr(program)) => program.load().map_err(refused),
         Some(Program::SockOps(program)) => program.load().map_err(refused),
         _ => Err(refused(ProgramError::UnexpectedProgramType)),
     }
@@ -245,7 +256,7 @@ fn take(bpf: &mut Ebpf, name: &'static str) -> Result<Array<MapData, u64>, Kerne
     take_map(bpf, name, Array::try_from)
 }
 
-fn take_map<T>(
+pub(super) fn take_map<T>(
     bpf: &mut Ebpf,
     name: &'static str,
     typed: impl FnOnce(Map) -> Result<T, MapError>,
