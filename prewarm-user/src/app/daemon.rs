@@ -128,7 +128,7 @@ async fn daemon(arguments: RunArguments, config: Config) -> anyhow::Result<()> {
             if !taken.destination.ip().to_canonical().is_loopback()
                 && let Ok(socket) = kernel::cookie(taken.fd.as_fd())
             {
-                uses.handed(clock.now(), socket, taken.intent);
+                uses.handed(clock.now(), socket, (&taken.origin, taken.rtt), taken.intent);
             }
         });
     }

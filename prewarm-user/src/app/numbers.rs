@@ -1,7 +1,7 @@
 //! All numbers on one page.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashMap},
     sync::{Arc, atomic::Ordering},
 };
 
@@ -10,7 +10,8 @@ use prewarm_ebpf::Counter;
 use super::{core::Numbers, uses::Uses, warm::Warming};
 use crate::{
     control::{
-        ConnectCounts, LeaseCounts, NameCounts, PacketCounts, PredictionCounts, STATS_SCHEMA, Stats, WarmCounts,
+        ConnectCounts, LeaseCounts, NameCounts, OriginView, PacketCounts, PredictionCounts, STATS_SCHEMA, Stats,
+        WarmCounts,
     },
     lease::{LeaseState, Pool},
     model::{ActionKind, Timestamp},
@@ -118,6 +119,24 @@ impl Gauges {
             attachments: numbers.attachments.clone(),
             health: health(numbers),
         }
+    }
+}
+
+impl Gauges {
+    /// The origins that programs were seen to connect to, with what the pool knows of these and others; those that
+    /// something happened to last come first.
+    pub(super) fn origins(&self, seen: Vec<OriginView>, limit: usize) -> Vec<OriginView> {
+        let mut views: HashMap<String, OriginView> = seen.into_iter().map(|view| (view.origin.clone(), view)).collect();
+        for pool in self.pool.origins() {
+            let vain = pool.origin.parse().map(|origin| self.uses.vain(&origin)).unwrap_or_default();
+            let view = views.entry(pool.origin.clone()).or_default();
+            view.add(pool, vain.leases, vain.unsaved.as_secs_f64() * 1000.0);
+        }
+        let mut views: Vec<_> = views.into_values().collect();
+        let age = |view: &OriginView| view.last_seen_seconds.unwrap_or(f64::INFINITY);
+        views.sort_by(|one, other| age(one).total_cmp(&age(other)).then_with(|| one.origin.cmp(&other.origin)));
+        views.truncate(limit);
+        views
     }
 }
 

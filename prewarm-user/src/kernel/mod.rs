@@ -41,6 +41,6 @@ pub use redirect::{
     RedirectOffers, RedirectRules,
 };
 pub use ring::{Ring, RingSource};
-pub use sockops::{Dialled, cgroup_mount, cookie, mount_in};
+pub use sockops::{Dialled, cgroup_mount, cookie};
 pub use source::{EventSource, Scripted};
 pub use trial::{MAX_FRAME, MIN_FRAME, Trial};
