@@ -13,6 +13,7 @@ use crate::{
         ConnectCounts, LeaseCounts, NameCounts, OriginView, PacketCounts, PredictionCounts, STATS_SCHEMA, Stats,
         WarmCounts,
     },
+    handover::Reports,
     lease::{LeaseState, Pool},
     model::{ActionKind, Timestamp},
     resolve::{HostResolver, Lookups},
@@ -30,6 +31,7 @@ pub(super) struct Gauges {
     pub(super) ring_to_intent: Arc<Latency>,
     pub(super) warming: Arc<Warming>,
     pub(super) uses: Arc<Uses>,
+    pub(super) reports: Reports,
     /// Why the connections of programs are not watched.
     pub(super) unwatched: Option<String>,
 }
@@ -102,6 +104,7 @@ impl Gauges {
                 empty: uses.empty,
                 missed: leases.missed,
             },
+            handover: self.reports.read(),
             warms: WarmCounts {
                 sent: self.warming.sent.load(Ordering::Relaxed),
                 used: warms.used,

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::handover::WayCounters;
 use crate::kernel::{Attachment, EgressHook, XdpMode};
 
 /// The version of [`Stats`]' form; it grows when a key changes its meaning or goes.
@@ -39,6 +40,9 @@ pub struct Stats {
     pub blind_share: f64,
     /// Leases.
     pub leases: LeaseCounts,
+    /// What became of connections that came for leases, by way out: "fd" (with `prewarm exec`), "redirect", "socks",
+    /// "connect", "tproxy".
+    pub handover: BTreeMap<String, WayCounters>,
     /// Warm requests.
     pub warms: WarmCounts,
     /// Milliseconds saved by what was used.

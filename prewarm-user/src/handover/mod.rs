@@ -7,7 +7,8 @@
 //! `exec` supervises a program that we start, and gets leases through the port in `source`; `client` is that port on the
 //! daemon's control socket, `protocol` what is said there, `lines` how, `serve` the daemon's end of it and `peer` who is
 //! at the other. The other ways out carry the program's bytes (`relay`): `socks` and `connect` let their clients in by
-//! `gate` and get them connections by `reach`. `way` is what each way counts, `witness` who hears of connections.
+//! `gate` and get them connections by `reach`. `way` is what each way counts, `reports` where
+//! all of that is read, `witness` who hears of connections.
 
 pub mod client;
 pub(crate) mod clock;
@@ -21,6 +22,7 @@ pub mod peer;
 pub mod protocol;
 pub mod reach;
 pub mod relay;
+mod reports;
 pub mod serve;
 pub mod socks;
 pub mod source;
@@ -30,6 +32,7 @@ mod witness;
 use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 
 use nimble::nimble;
+pub use reports::{Reports, WAYS};
 pub use way::{Way, WayCounters};
 pub use witness::Witness;
 
