@@ -34,7 +34,7 @@ use crate::{
     cli::{MissingPrivilege, RunArguments},
     config::Config,
     control,
-    handover::{heartbeat, peer::Rule, relay::Pipes},
+    handover::{Reports, heartbeat, peer::Rule, relay::Pipes},
     kernel::{self, KernelError, Key, Programs},
     lease::{Dialer, Guard, Pool, TcpDialer},
     policy,
@@ -130,7 +130,7 @@ async fn daemon(arguments: RunArguments, config: Config) -> anyhow::Result<()> {
             if !taken.destination.ip().to_canonical().is_loopback()
                 && let Ok(socket) = kernel::cookie(taken.fd.as_fd())
             {
-                uses.handed(clock.now(), socket, taken.intent);
+                uses.handed(clock.now(), socket, (&taken.origin, taken.rtt), taken.intent);
             }
         });
     }
@@ -140,6 +140,7 @@ async fn daemon(arguments: RunArguments, config: Config) -> anyhow::Result<()> {
     let lookups = Arc::new(Lookups::new(resolver, config.resolve.concurrent));
     let (saved, ring_to_dial, ring_to_intent) =
         (Arc::new(Latency::new()), Arc::new(Latency::new()), Arc::new(Latency::new()));
+    let reports = Reports::default();
     let gauges = Arc::new(Gauges {
         clock,
         started: clock.now(),
@@ -150,6 +151,7 @@ async fn daemon(arguments: RunArguments, config: Config) -> anyhow::Result<()> {
         ring_to_intent: Arc::clone(&ring_to_intent),
         warming: Arc::clone(&warming),
         uses: Arc::clone(&uses),
+        reports: reports.clone(),
         unwatched: watch.reason.clone(),
     });
     let handle = Arc::new(Daemon {
@@ -165,6 +167,7 @@ async fn daemon(arguments: RunArguments, config: Config) -> anyhow::Result<()> {
 
     let learning = Learning { observations: observations.clone(), key: Key::from_secret(&installation), clock };
     let ways = Ways::default();
+    ways.report(&reports);
     let needs = Needs {
         lookups: Arc::clone(&lookups),
         pool: pool.clone(),
@@ -209,7 +212,7 @@ async fn daemon(arguments: RunArguments, config: Config) -> anyhow::Result<()> {
     let mut core = tokio::spawn(core.run());
     let actor = tokio::spawn(actor.run(intents_in, stopped));
     let rule = Rule::new(&config.handover);
-    let control = tokio::spawn(control::serve(listener, pool.clone(), rule, Arc::clone(&handle)));
+    let control = tokio::spawn(control::serve(listener, pool.clone(), rule, Arc::clone(&handle), reports));
     let metrics = metrics(&config, &questions, &gauges).await?;
     tracing::info!("ready, control socket {}", config.control.socket.display());
     notify(&[sd_notify::NotifyState::Ready]);
