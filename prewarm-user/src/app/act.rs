@@ -111,9 +111,9 @@ impl Actor {
 }
 
 /// The type of the answer that a look-up stands for; it gives both families.
-const A: u16 = 1;
+pub(super) const A: u16 = 1;
 /// No answer is believed for longer (RFC 8767 names a week; a day is enough to warm by).
-const LONGEST: Duration = Duration::from_secs(86_400);
+pub(super) const LONGEST: Duration = Duration::from_secs(86_400);
 
 const fn verdict_of(error: &ResolveError) -> Verdict {
     match error {

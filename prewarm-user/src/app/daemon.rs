@@ -24,6 +24,8 @@ use super::{
     handle::Daemon,
     key,
     numbers::Gauges,
+    proxies::{Learning, Needs, Proxies, Ways},
+    redirect::{self, Heart, Redirecting},
     sockops::Watch,
     uses::Uses,
     warm::Warming,
@@ -32,8 +34,13 @@ use crate::{
     cli::{MissingPrivilege, RunArguments},
     config::Config,
     control,
+    handover::{
+        Witness,
+        redirect::{RedirectError, Service},
+        relay::Pipes,
+    },
     kernel::{self, KernelError, Key, Programs},
-    lease::{Guard, Pool, TcpDialer},
+    lease::{Dialer, Guard, Pool, TcpDialer},
     policy,
     resolve::{HostResolver, Lookups},
     telemetry::{self, Clock, Latency},
@@ -78,6 +85,7 @@ async fn daemon(arguments: RunArguments, config: Config) -> anyhow::Result<()> {
         window: Duration::from_millis(u64::from(config.capture.fold_ms)),
         ingress: config.capture.ingress.then_some(config.capture.xdp),
         egress: config.capture.egress,
+        redirect: config.handover.redirect.enabled,
         ..kernel::Settings::new(Key::from_secret(&installation))
     };
     let mut programs = Programs::load(object, &settings).map_err(explain)?;
@@ -88,6 +96,8 @@ async fn daemon(arguments: RunArguments, config: Config) -> anyhow::Result<()> {
         Err(KernelError::NoMap(_)) => None,
         Err(error) => return Err(explain(error)),
     };
+    let redirected = redirect::load(&mut programs, &config).map_err(explain_redirect)?;
+    let heart = Heart::start(&mut programs, &config).map_err(explain)?;
     let watch = Watch::start(&mut programs, &config.capture);
     for interface in &config.capture.interfaces {
         let attachment = programs.attach(interface).map_err(explain)?;
@@ -111,6 +121,7 @@ async fn daemon(arguments: RunArguments, config: Config) -> anyhow::Result<()> {
 
     let announce = watch.announce.clone();
     let dialer = Arc::new(TcpDialer { keepalive: config.lease.idle_seconds > 30.0, announce });
+    let fresh: Arc<dyn Dialer> = Arc::clone(&dialer) as _;
     let warming =
         Warming::new(&config, Arc::clone(&dialer) as _, Arc::clone(&dial_guard), clock).context("requests.ca_file")?;
     let warming = Arc::new(warming);
@@ -156,6 +167,26 @@ async fn daemon(arguments: RunArguments, config: Config) -> anyhow::Result<()> {
         watched: watch.is_on(),
         connects_dropped: AtomicU64::new(0),
     });
+
+    let learning = Learning { observations: observations.clone(), key: Key::from_secret(&installation), clock };
+    let ways = Ways::default();
+    let (witness, pipes): (Arc<dyn Witness>, _) = (Arc::new(learning), Arc::new(Pipes::default()));
+    let service = Service {
+        pool: pool.clone(),
+        dialer: Arc::clone(&fresh),
+        witness: Arc::clone(&witness),
+        pipes: Arc::clone(&pipes),
+    };
+    let redirecting = Redirecting::start(redirected, &config, service).map_err(explain_redirect)?;
+    let needs = Needs {
+        lookups: Arc::clone(&lookups),
+        pool: pool.clone(),
+        dialer: fresh,
+        guard: Arc::clone(&guard),
+        witness,
+        pipes,
+    };
+    let proxies = Proxies::start(&config, &ways, needs).await?;
 
     let mut decider = Decider::new(&config.history, &config.predict, &config.policy, &own, clock.now());
     decider.set_warm(config.warm_targets());
@@ -209,8 +240,10 @@ async fn daemon(arguments: RunArguments, config: Config) -> anyhow::Result<()> {
         task.abort();
     }
     drop(std::fs::remove_file(&config.control.socket));
+    redirecting.close().await;
     stop.send_replace(true);
     let drained = async {
+        proxies.stop().await;
         drop(actor.await);
         pool.drain().await;
         if !core.is_finished() {
@@ -219,6 +252,13 @@ async fn daemon(arguments: RunArguments, config: Config) -> anyhow::Result<()> {
     };
     if tokio::time::timeout(GRACE, drained).await.is_err() {
         tracing::warn!("some tasks did not end in {} s", GRACE.as_secs());
+    }
+    drop(heart);
+    // Programs are still talking; a second signal says that nobody cares.
+    tokio::select! {
+        () = redirecting.drain() => {}
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
     }
     tracing::info!("stopped; nothing is attached any more");
     ended
@@ -280,6 +320,13 @@ fn explain(error: KernelError) -> anyhow::Error {
         return anyhow::Error::new(missing);
     }
     anyhow::Error::new(error)
+}
+
+fn explain_redirect(error: RedirectError) -> anyhow::Error {
+    match error {
+        RedirectError::Kernel(error) => explain(error),
+        error => anyhow::Error::new(error),
+    }
 }
 
 /// The addresses of this host with their networks.

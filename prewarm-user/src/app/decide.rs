@@ -128,7 +128,12 @@ impl Decider {
             return;
         }
         let fresh = |resource| self.history.get(resource).is_some_and(|known| known.fresh_until > at);
-        let fresh_before = matches!(&observation.seen, Seen::Question { resource, .. } if fresh(*resource));
+        let fresh_before = match &observation.seen {
+            Seen::Question { resource, .. } | Seen::Named { resource, .. } => fresh(*resource),
+            // Its answer was at hand, or a question would have been seen.
+            Seen::Connect { .. } | Seen::Connection(_) => true,
+            Seen::Answer { .. } => false,
+        };
         let changes = decisions.learned.len();
         let access = self.history.observe(observation, &mut decisions.learned);
         self.forget_with(&decisions.learned[changes..]);
@@ -153,7 +158,7 @@ impl Decider {
                     // A name that was ready is answered nearby, and no question shows that it was used: the connection
                     // does.
                     self.counters.unasked += 1;
-                    self.asked(now, observation, resource, Ready { name: true, lease: leased }, decisions);
+                    self.asked(now, observation, resource, Ready { name: fresh_before, lease: leased }, decisions);
                 }
             }
             Access::Dialled { resource, port } => {

@@ -9,6 +9,8 @@ mod decide;
 mod handle;
 mod key;
 mod numbers;
+mod proxies;
+mod redirect;
 mod sockops;
 mod uses;
 mod warm;

@@ -6,21 +6,29 @@
 //!
 //! `exec` supervises a program that we start, and gets leases through the port in `source`; `client` is that port on the
 //! daemon's control socket, `protocol` what is said there, `lines` and `serve` the daemon's end of it. The other ways out
-//! carry the program's bytes (`relay`): `redirect`, with `heartbeat` so that kernel programs know that the daemon lives; `witness` is who hears of connections.
+//! carry the program's bytes (`relay`): `socks` and `connect` let their clients in by `gate` and get them connections by
+//! `reach`; `redirect` has what programs of this host connect to, as long as `heartbeat` says that the daemon lives.
+//! `way` is what each way counts, `witness` who hears of connections.
 
 pub mod client;
+pub mod connect;
 pub mod exec;
+pub mod gate;
 pub mod heartbeat;
 pub mod lines;
 pub mod protocol;
+pub mod reach;
 pub mod redirect;
 pub mod relay;
 pub mod serve;
+pub mod socks;
 pub mod source;
+mod way;
 mod witness;
 
 use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 
+pub use way::{Way, WayCounters};
 pub use witness::Witness;
 
 /// Takes ownership of a descriptor that came out of a control message.

@@ -52,9 +52,9 @@ pub enum Access {
         /// The time since the question, if that was seen too.
         after: Option<Duration>,
     },
-    /// A program connected to an address that a name stands for.
+    /// A program connected to an address that a name stands for, or gave the name itself.
     Connected {
-        /// The name that the client most likely meant.
+        /// The name that the client meant, or most likely did.
         resource: ResourceId,
         /// The port.
         port: u16,
@@ -174,6 +174,10 @@ impl History {
             }
             Seen::Connect { destination, leased } => self.connected(*at, *client, *destination, *leased),
             Seen::Connection(connection) => self.connection(*at, *client, connection),
+            Seen::Named { resource, name, port, leased } => {
+                self.admit(*at, *resource, Some(name), changes);
+                self.named(*at, *client, (*resource, *port), *leased)
+            }
         }
     }
 
@@ -312,6 +316,27 @@ impl History {
             if unasked {
                 known.asked_by(at, client);
                 // No question, so no answer is awaited.
+                known.unanswered = None;
+                self.clients.asked(at, client, resource);
+            }
+        }
+        Access::Connected { resource, port, leased, unasked }
+    }
+
+    /// A client named whom it wants.
+    fn named(&mut self, at: Timestamp, client: IpAddr, origin: (ResourceId, u16), leased: bool) -> Access {
+        let (resource, port) = origin;
+        self.origins.connected(at, origin, leased);
+        let mut unasked = false;
+        if let Some(known) = self.names.get_mut(resource) {
+            known.connected(port);
+            // A client that looks names up itself was seen to ask, if its questions pass here; from this host they come
+            // from another address than its connections over loopback.
+            let asker = client.is_loopback() || known.last_client == Some(client);
+            unasked = !(asker && known.count > 0 && at.since(known.last_asked) <= ASKED_LATELY);
+            if unasked {
+                known.asked_by(at, client);
+                // Whoever was given the name asks, and not by a question that is seen here.
                 known.unanswered = None;
                 self.clients.asked(at, client, resource);
             }

@@ -26,7 +26,7 @@ mod source;
 mod trial;
 
 pub use attach::{Attachment, EgressHook, XdpMode};
-pub use cgroup::{Cgroup, cgroup2_mount};
+pub use cgroup::Cgroup;
 pub use counts::{Counters, Counts};
 pub use error::KernelError;
 pub use heartbeat::Heartbeat;

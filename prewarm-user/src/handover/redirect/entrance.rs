@@ -119,7 +119,7 @@ impl Entrances {
         }
     }
 
-    /// Closes all entrances; the tasks end with the last connection.
+    /// Closes all entrances, and gives their tasks that are still there; they end with the last connection.
     pub(super) fn close(&mut self) -> JoinSet<()> {
         for entrance in self.open.drain(..) {
             entrance.closing.send_replace(true);

@@ -97,6 +97,27 @@ impl Upstream {
     }
 }
 
+/// A client's connection.
+#[derive(Debug)]
+pub struct Client {
+    stream: TcpStream,
+    said: Vec<u8>,
+}
+
+impl Client {
+    /// A client that has said so much already.
+    #[must_use]
+    pub const fn with(stream: TcpStream, said: Vec<u8>) -> Self {
+        Self { stream, said }
+    }
+}
+
+impl From<TcpStream> for Client {
+    fn from(stream: TcpStream) -> Self {
+        Self::with(stream, Vec::new())
+    }
+}
+
 /// A side of a relay.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Side {
@@ -136,7 +157,7 @@ const BEFORE_RESET: Duration = Duration::from_secs(5);
 /// Relays between a client and an origin until both have closed or one has reset. `redial` opens a fresh connection to
 /// where the lease led, in case that turns out dead; `moved` is added to with every byte that is passed on.
 pub async fn relay<D, F>(
-    mut client: TcpStream,
+    client: impl Into<Client>,
     upstream: Upstream,
     redial: D,
     pipes: &Pipes,
@@ -146,10 +167,11 @@ where
     D: FnOnce() -> F,
     F: Future<Output = io::Result<TcpStream>>,
 {
+    let Client { stream: mut client, said } = client.into();
     let Upstream { stream: mut upstream, lease } = upstream;
     socket::prepare(&client);
     socket::prepare(&upstream);
-    let mut early = Early::default();
+    let mut early = Early::new(said);
     let mut replayed = false;
     if let Some(Lease { settling, acked, spoke }) = lease {
         let proof = prove::prove(&client, &upstream, acked, spoke, &mut early).await;

@@ -61,6 +61,11 @@ pub(super) struct Rest {
 }
 
 impl Early {
+    /// A client that has said so much already.
+    pub(super) fn new(said: Vec<u8>) -> Self {
+        Self { kept: said, ..Self::default() }
+    }
+
     /// All is to be sent once more.
     pub(super) const fn again(&mut self) {
         (self.sent, self.passed) = (0, false);
@@ -83,7 +88,7 @@ impl Early {
     fn hear(&mut self, client: &TcpStream) -> io::Result<()> {
         let held = self.kept.len();
         // Grown by what is there, not by what might be.
-        self.kept.reserve((KEPT - held).min(4 << 10));
+        self.kept.reserve(KEPT.saturating_sub(held).min(4 << 10));
         match client.try_read_buf(&mut self.kept) {
             Ok(0) => self.closed = true,
             Ok(_) => {}
