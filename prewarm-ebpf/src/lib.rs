@@ -14,6 +14,7 @@ mod name;
 mod packet;
 mod question;
 pub mod redirect;
+pub mod tproxy;
 
 pub use abi::Counter;
 pub use answer::{Addresses, Outline, records};

@@ -40,7 +40,8 @@ impl Bench {
 
     fn guarded(change: impl FnOnce(&mut LeaseSettings), guard: Guard) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let mut settings = LeaseSettings::default();
+        // Only where it is looked at: a test says which connections there are.
+        let mut settings = LeaseSettings { demand: false, ..LeaseSettings::default() };
         change(&mut settings);
         let (sender, outcomes) = mpsc::channel(64);
         let pool = Pool::start(&settings, Arc::new(TcpDialer::default()), guard, sender, Timestamp::ZERO).unwrap();

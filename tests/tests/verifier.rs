@@ -1,8 +1,9 @@
 //! What the verifier has to walk: a budget, because older kernels give up where newer ones still manage.
 
 use prewarm_ebpf::{
-    abi::{EGRESS, INGRESS},
+    abi::{EGRESS, INGRESS, SOCKOPS},
     redirect::REDIRECT_PROGRAMS,
+    tproxy::TPROXY,
 };
 use prewarm_tests::kernel;
 use prewarm_user::kernel::{Key, Settings, Trial, object};
@@ -18,7 +19,7 @@ fn each_program_stays_within_its_budget() {
     }
     let settings = Settings::new(Key::from_secret(&[1; 32]));
     // With what each at least takes: less is not the whole program.
-    let mut programs = vec![(INGRESS, 1000), (EGRESS, 1000)];
+    let mut programs = vec![(INGRESS, 1000), (EGRESS, 1000), (SOCKOPS, 100), (TPROXY, 100)];
     programs.extend(REDIRECT_PROGRAMS.map(|program| (program, 10)));
     let names: Vec<_> = programs.iter().map(|(program, _)| *program).collect();
     let trial = Trial::load(object().unwrap(), &settings, &names).unwrap();

@@ -24,6 +24,7 @@ mod names;
 mod pass;
 mod sense;
 mod sockops;
+mod tproxy;
 
 /// Programs never panic: a check that could is refused by the verifier as an endless loop.
 #[panic_handler]

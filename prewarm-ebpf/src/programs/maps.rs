@@ -16,6 +16,7 @@ use prewarm_ebpf::{
         Destination, LISTENER_ENTRIES, Listener, OFFER_ENTRIES, OfferKey, REDIRECT_COUNTERS_LENGTH, REDIRECTED_ENTRIES,
         Redirected, Rules, Slots, USER_ENTRIES,
     },
+    tproxy::{FLOW_ENTRIES, Flow, Place, TPROXY_COUNTERS_LENGTH, TPROXY_OFFER_ENTRIES, Taken},
 };
 
 #[map]
@@ -49,6 +50,19 @@ pub(crate) static USERS: HashMap<u32, u32> = HashMap::with_max_entries(USER_ENTR
 pub(crate) static RULES: Array<Rules> = Array::with_max_entries(1, 0);
 #[map]
 pub(crate) static REDIRECT_COUNTERS: PerCpuArray<[u64; REDIRECT_COUNTERS_LENGTH]> = PerCpuArray::with_max_entries(1, 0);
+
+#[map]
+pub(crate) static TPROXY_OFFERS: HashMap<OfferKey, u32> =
+    HashMap::with_max_entries(TPROXY_OFFER_ENTRIES, BPF_F_NO_PREALLOC);
+#[map]
+pub(crate) static TPROXY_DESTINATIONS: HashMap<Destination, Slots> =
+    HashMap::with_max_entries(TPROXY_OFFER_ENTRIES, BPF_F_NO_PREALLOC);
+#[map]
+pub(crate) static FLOWS: LruHashMap<Flow, Taken> = LruHashMap::with_max_entries(FLOW_ENTRIES, 0);
+#[map]
+pub(crate) static PLACE: Array<Place> = Array::with_max_entries(1, 0);
+#[map]
+pub(crate) static TPROXY_COUNTERS: PerCpuArray<[u64; TPROXY_COUNTERS_LENGTH]> = PerCpuArray::with_max_entries(1, 0);
 
 #[unsafe(no_mangle)]
 static KEY: Global<HashKey> = Global::new([0; KEY_WORDS]);

@@ -6,6 +6,8 @@
 //! established from here, one that ends, and the first bytes that one of the daemon's own carried. Those of other
 //! directions, and to this host itself, cost a comparison.
 
+use core::{arch::asm, mem::offset_of};
+
 use aya_ebpf::{
     EbpfContext as _,
     bindings::{
@@ -29,15 +31,41 @@ const AF_INET6: u32 = 10;
 /// What stands before the address in `::ffff:a.b.c.d`, as a word in network order.
 const MAPPED: u32 = 0xffff_u32.to_be();
 
-/// A field of the context, read alone: the verifier refuses the wider loads that the compiler makes of neighbours.
-macro_rules! field {
-    ($ctx:expr, $($field:tt)+) => {{
+/// Reads a field of the context by one instruction with a constant offset. The verifier allows no other: neither the
+/// wider loads that the compiler makes of neighbours, nor an address that it chose between two fields.
+macro_rules! load {
+    ($width:literal, $ctx:expr, $offset:expr) => {{
         let context: *const bpf_sock_ops = $ctx.ops;
-        // SAFETY: the context is valid while the program runs.
-        let field = unsafe { &raw const (*context).$($field)+ };
-        // SAFETY: as above.
-        unsafe { field.read_volatile() }
+        let value: u64;
+        // SAFETY: the context is valid while the program runs, and the offset is that of a field of this width.
+        unsafe {
+            asm!(
+                concat!("{value} = *(", $width, " *)({context} + {offset})"),
+                value = out(reg) value,
+                context = in(reg) context,
+                offset = const $offset,
+                options(readonly, nostack)
+            );
+        };
+        value
     }};
+}
+
+/// A field of 32 bits.
+macro_rules! field {
+    ($ctx:expr, $field:ident) => {
+        load!("u32", $ctx, offset_of!(bpf_sock_ops, $field)) as u32
+    };
+    ($ctx:expr, $field:ident[$index:literal]) => {
+        load!("u32", $ctx, offset_of!(bpf_sock_ops, $field) + 4 * $index) as u32
+    };
+}
+
+/// A field of 64 bits.
+macro_rules! wide {
+    ($ctx:expr, $field:ident) => {
+        load!("u64", $ctx, offset_of!(bpf_sock_ops, $field))
+    };
 }
 
 /// Writes a field of a record in the ring.
@@ -67,9 +95,9 @@ const GO_ON: u32 = 1;
 // The section is called `sockops` already.
 #[sock_ops]
 fn sock_watch(ctx: SockOpsContext) -> u32 {
-    match ctx.op() {
+    match field!(ctx, op) {
         BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB => established(&ctx),
-        BPF_SOCK_OPS_STATE_CB if ctx.arg(1) == TCP_CLOSE => closed(&ctx),
+        BPF_SOCK_OPS_STATE_CB if new_state(&ctx) == TCP_CLOSE => closed(&ctx),
         BPF_SOCK_OPS_RTT_CB => measured(&ctx),
         _ => {}
     }
@@ -94,7 +122,7 @@ fn established(ctx: &SockOpsContext) {
         let _gone = DIALLED.remove(socket);
     }
     // Where the kernel refuses, the end of this one stays unknown.
-    let _refused = ctx.set_cb_flags((ctx.cb_flags() | wanted) as i32);
+    let _refused = ctx.set_cb_flags((field!(ctx, bpf_sock_ops_cb_flags) | wanted) as i32);
     counters.one(if own { Counter::Dialled } else { Counter::Connected });
     let again = field!(ctx, total_retrans) != 0;
     let flags = if own { FLAG_OWN } else { 0 } | if again { FLAG_RETRANSMITTED } else { 0 };
@@ -120,7 +148,7 @@ fn measured(ctx: &SockOpsContext) {
     }
     let Some(counters) = Counters::of(COUNTERS_SOCKOPS) else { return };
     // On a socket of the daemon's, nobody else is expected to want these calls.
-    let _refused = ctx.set_cb_flags((ctx.cb_flags() & !BPF_SOCK_OPS_RTT_CB_FLAG) as i32);
+    let _refused = ctx.set_cb_flags((field!(ctx, bpf_sock_ops_cb_flags) & !BPF_SOCK_OPS_RTT_CB_FLAG) as i32);
     record(ctx, counters, KIND_CARRIED, FLAG_OWN, cookie(ctx), remote(ctx));
 }
 
@@ -142,8 +170,8 @@ fn record(ctx: &SockOpsContext, counters: Counters, kind: u8, flags: u16, socket
         words!(place, destination, destination);
         put!(place, round_trip, field!(ctx, srtt_us) >> 3);
         put!(place, data_segments, field!(ctx, data_segs_out));
-        put!(place, sent, field!(ctx, bytes_acked));
-        put!(place, received, field!(ctx, bytes_received));
+        put!(place, sent, wide!(ctx, bytes_acked));
+        put!(place, received, wide!(ctx, bytes_received));
     });
 }
 
@@ -151,6 +179,12 @@ fn record(ctx: &SockOpsContext, counters: Counters, kind: u8, flags: u16, socket
 fn cookie(ctx: &SockOpsContext) -> u64 {
     // SAFETY: the context is valid while the program runs.
     unsafe { bpf_get_socket_cookie(ctx.as_ptr()) }
+}
+
+/// The second argument of the call; the first is the old state.
+#[inline(always)]
+fn new_state(ctx: &SockOpsContext) -> u32 {
+    load!("u32", ctx, offset_of!(bpf_sock_ops, __bindgen_anon_1) + 4) as u32
 }
 
 /// The context has the port in the upper half of a word, in network order.
@@ -161,7 +195,7 @@ fn port(ctx: &SockOpsContext) -> u16 {
 
 #[inline(always)]
 fn remote(ctx: &SockOpsContext) -> [u32; 4] {
-    if ctx.family() != AF_INET6 {
+    if field!(ctx, family) != AF_INET6 {
         return [0, 0, MAPPED, field!(ctx, remote_ip4)];
     }
     [field!(ctx, remote_ip6[0]), field!(ctx, remote_ip6[1]), field!(ctx, remote_ip6[2]), field!(ctx, remote_ip6[3])]
@@ -169,7 +203,7 @@ fn remote(ctx: &SockOpsContext) -> [u32; 4] {
 
 #[inline(always)]
 fn local(ctx: &SockOpsContext) -> [u32; 4] {
-    if ctx.family() != AF_INET6 {
+    if field!(ctx, family) != AF_INET6 {
         return [0, 0, MAPPED, field!(ctx, local_ip4)];
     }
     [field!(ctx, local_ip6[0]), field!(ctx, local_ip6[1]), field!(ctx, local_ip6[2]), field!(ctx, local_ip6[3])]

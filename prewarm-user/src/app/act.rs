@@ -1,6 +1,6 @@
 //! Carrying intents out: one small task each, their number bounded by the policy's budgets.
 
-use std::{sync::Arc, time::Duration};
+use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use tokio::{
     sync::{mpsc, watch},
@@ -14,6 +14,14 @@ use crate::{
     resolve::{HostResolver, Lookups, ResolveError, Resolved},
     telemetry::{Clock, Latency},
 };
+
+/// An intent on its way to be carried out.
+#[derive(Debug)]
+pub(super) struct Errand {
+    pub(super) intent: Intent,
+    /// The addresses that the last answer gave, which may no longer be true.
+    pub(super) addresses: Vec<IpAddr>,
+}
 
 /// What tasks need.
 #[derive(Clone)]
@@ -29,13 +37,13 @@ pub(super) struct Actor {
 
 impl Actor {
     /// Carries intents out until it is stopped, then gives up what is under way.
-    pub(super) async fn run(self, mut intents: mpsc::Receiver<Intent>, mut stop: watch::Receiver<bool>) {
+    pub(super) async fn run(self, mut errands: mpsc::Receiver<Errand>, mut stop: watch::Receiver<bool>) {
         let mut tasks = JoinSet::new();
         loop {
             tokio::select! {
-                Some(intent) = intents.recv() => {
+                Some(errand) = errands.recv() => {
                     let actor = self.clone();
-                    tasks.spawn(async move { actor.carry_out(intent).await });
+                    tasks.spawn(async move { actor.carry_out(errand).await });
                 }
                 Some(_) = tasks.join_next() => {}
                 _ = stop.wait_for(|stop| *stop) => return,
@@ -43,17 +51,25 @@ impl Actor {
         }
     }
 
-    async fn carry_out(self, intent: Intent) {
+    async fn carry_out(self, Errand { intent, addresses }: Errand) {
         let verdict = match &intent.action {
             Action::Resolve { name } => match self.lookups.lookup(name).await {
                 // Its end is decided by whether somebody asks for the name.
                 Ok(resolved) => return self.learn(&intent, &resolved).await,
                 Err(error) => verdict_of(&error),
             },
+            Action::Lease { origin } if !addresses.is_empty() && !self.pool.moves(origin) => {
+                return self.lease_at_once(&intent, origin.clone(), addresses).await;
+            }
             Action::Lease { origin } => match self.lookups.lookup(&origin.name).await {
                 Ok(resolved) if resolved.addresses.is_empty() => Verdict::Failed,
                 // Its end is decided by the pool.
-                Ok(resolved) => return self.lease(&intent, origin.clone(), resolved).await,
+                Ok(resolved) => {
+                    if !addresses.is_empty() {
+                        self.pool.looked_up(origin, same(&addresses, &resolved));
+                    }
+                    return self.lease(&intent, origin.clone(), resolved).await;
+                }
                 Err(error) => verdict_of(&error),
             },
             Action::Warm { origin, path } => match self.lookups.lookup(&origin.name).await {
@@ -69,6 +85,30 @@ impl Actor {
 
     async fn lease(&self, intent: &Intent, origin: Origin, resolved: Resolved) {
         self.learn(intent, &resolved).await;
+        self.dial(intent, origin, resolved.addresses);
+    }
+
+    /// Dials the addresses that are known while their name is looked up again, instead of waiting a round trip for what
+    /// is most often the same; what is not the same is put right. Its end is decided by the pool.
+    async fn lease_at_once(&self, intent: &Intent, origin: Origin, addresses: Vec<IpAddr>) {
+        self.dial(intent, origin.clone(), addresses.clone());
+        match self.lookups.lookup(&origin.name).await {
+            Ok(resolved) => {
+                self.learn(intent, &resolved).await;
+                self.pool.looked_up(&origin, same(&addresses, &resolved));
+                if resolved.addresses.is_empty() {
+                    self.pool.cancel(intent.id);
+                } else {
+                    self.pool.correct(intent.id, &resolved.addresses);
+                }
+            }
+            Err(ResolveError::NoSuchName) => self.pool.cancel(intent.id),
+            // Nothing says that the addresses are wrong, and programs may still have them.
+            Err(ResolveError::Busy | ResolveError::Timeout(_) | ResolveError::Failed(_)) => {}
+        }
+    }
+
+    fn dial(&self, intent: &Intent, origin: Origin, addresses: Vec<IpAddr>) {
         // An intent that waited for its time is measured from there.
         let begin: Timestamp = intent.cause.max(intent.start);
         self.ring_to_dial.record(self.clock.now().since(begin));
@@ -76,7 +116,7 @@ impl Actor {
             intent: Some((intent.id, intent.resource)),
             reason: Reason::predicted(intent.id, intent.probability),
             origin,
-            addresses: resolved.addresses,
+            addresses,
             until: intent.deadline,
         });
     }
@@ -114,6 +154,11 @@ impl Actor {
 pub(super) const A: u16 = 1;
 /// No answer is believed for longer (RFC 8767 names a week; a day is enough to warm by).
 pub(super) const LONGEST: Duration = Duration::from_secs(86_400);
+
+/// Whether an answer has an address of the one before.
+fn same(before: &[IpAddr], resolved: &Resolved) -> bool {
+    resolved.addresses.iter().any(|address| before.contains(address))
+}
 
 const fn verdict_of(error: &ResolveError) -> Verdict {
     match error {

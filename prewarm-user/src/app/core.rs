@@ -15,6 +15,7 @@ use tokio::{
 };
 
 use super::{
+    act::Errand,
     decide::{Decider, Decisions},
     uses::Uses,
 };
@@ -23,7 +24,7 @@ use crate::{
     control::{AttachmentView, NameView, OriginView, PredictionView},
     history::{self, Learned},
     kernel::{Counters, Counts, EventSource, KernelError, Known, Programs, RingSource},
-    model::{Action, ActionKind, Intent, Observation, Outcome, Seen, Timestamp, Verdict},
+    model::{Action, ActionKind, Observation, Outcome, Seen, Timestamp, Verdict},
     policy,
     telemetry::{Clock, Latency},
 };
@@ -85,7 +86,7 @@ pub(super) struct Core {
     pub(super) counters: Counters,
     pub(super) decider: Decider,
     pub(super) clock: Clock,
-    pub(super) intents: mpsc::Sender<Intent>,
+    pub(super) intents: mpsc::Sender<Errand>,
     pub(super) outcomes: mpsc::Receiver<Outcome>,
     pub(super) observations: mpsc::Receiver<Observation>,
     pub(super) questions: mpsc::Receiver<Question>,
@@ -171,9 +172,11 @@ impl Core {
         }
         decisions.settled.clear();
         for intent in decisions.intents.drain(..) {
-            if let Err(refused) = self.intents.try_send(intent) {
+            let known = self.decider.history().get(intent.resource);
+            let addresses = known.map(|known| known.addresses.to_vec()).unwrap_or_default();
+            if let Err(refused) = self.intents.try_send(Errand { intent, addresses }) {
                 *overflow += 1;
-                let intent = refused.into_inner();
+                let intent = refused.into_inner().intent;
                 let outcome = Outcome {
                     intent: intent.id,
                     resource: intent.resource,
@@ -303,7 +306,7 @@ impl Core {
 pub(super) const HERE: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
 
 /// An error and its causes on one line.
-fn chain(error: &dyn std::error::Error) -> String {
+pub(super) fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {

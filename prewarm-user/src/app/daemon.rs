@@ -22,7 +22,7 @@ use super::{
     core::{Core, Question},
     decide::Decider,
     handle::Daemon,
-    key,
+    keep, key,
     numbers::Gauges,
     proxies::{Learning, Needs, Proxies, Ways},
     redirect::{self, Heart, Redirecting},
@@ -36,6 +36,7 @@ use crate::{
     control,
     handover::{
         Witness,
+        peer::Rule,
         redirect::{RedirectError, Service},
         relay::Pipes,
     },
@@ -127,6 +128,7 @@ async fn daemon(arguments: RunArguments, config: Config) -> anyhow::Result<()> {
     let warming = Arc::new(warming);
     let pool = Pool::start(&config.lease, dialer, dial_guard, outcomes.clone(), clock.now())
         .context("could not start the pool of leases")?;
+    let memory = keep::recollect(&pool, &arguments.state);
     let uses = Arc::new(Uses::default());
     if watch.is_on() {
         let uses = Arc::clone(&uses);
@@ -213,11 +215,14 @@ async fn daemon(arguments: RunArguments, config: Config) -> anyhow::Result<()> {
     let actor = Actor { lookups, pool: pool.clone(), warming, outcomes, observations, clock, ring_to_dial };
     let mut core = tokio::spawn(core.run());
     let actor = tokio::spawn(actor.run(intents_in, stopped));
-    let control = tokio::spawn(control::serve(listener, pool.clone(), Arc::clone(&handle)));
+    let rule = Rule::new(&config.handover);
+    let control = tokio::spawn(control::serve(listener, pool.clone(), rule, Arc::clone(&handle)));
     let metrics = metrics(&config, &questions, &gauges).await?;
     tracing::info!("ready, control socket {}", config.control.socket.display());
     notify(&[sd_notify::NotifyState::Ready]);
     let watchdog = tokio::spawn(watchdog(questions.clone()));
+    let keeping = tokio::spawn(keep::keep(config.lease.keep.clone(), Arc::clone(&gauges.lookups), pool.clone()));
+    let remembering = tokio::spawn(keep::remember_often(pool.clone(), memory.clone()));
 
     let ended = loop {
         tokio::select! {
@@ -235,6 +240,8 @@ async fn daemon(arguments: RunArguments, config: Config) -> anyhow::Result<()> {
     notify(&[sd_notify::NotifyState::Stopping]);
     control.abort();
     watchdog.abort();
+    keeping.abort();
+    remembering.abort();
     for task in [log.map(|log| log.abort_handle()), metrics.map(|metrics| metrics.abort_handle())].into_iter().flatten()
     {
         task.abort();
@@ -253,6 +260,7 @@ async fn daemon(arguments: RunArguments, config: Config) -> anyhow::Result<()> {
     if tokio::time::timeout(GRACE, drained).await.is_err() {
         tracing::warn!("some tasks did not end in {} s", GRACE.as_secs());
     }
+    keep::remember(&pool, &memory);
     drop(heart);
     // Programs are still talking; a second signal says that nobody cares.
     tokio::select! {

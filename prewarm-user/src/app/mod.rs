@@ -7,6 +7,7 @@ mod core;
 mod daemon;
 mod decide;
 mod handle;
+mod keep;
 mod key;
 mod numbers;
 mod proxies;

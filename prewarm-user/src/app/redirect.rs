@@ -89,8 +89,13 @@ impl Redirecting {
 
     /// Lets redirected connections end.
     pub(super) async fn drain(self) {
+        let gauge = self.gauge();
         if let Some(redirect) = self.0 {
             redirect.drain(GRACE).await;
+        }
+        if let Some(stats) = gauge.map(|gauge| gauge.stats()) {
+            let way = stats.way;
+            tracing::info!("redirected to leases: {}, missed {}, failed {}", way.taken, way.missed, way.failed);
         }
     }
 }

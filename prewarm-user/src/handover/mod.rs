@@ -5,17 +5,21 @@
 //! program's traffic.
 //!
 //! `exec` supervises a program that we start, and gets leases through the port in `source`; `client` is that port on the
-//! daemon's control socket, `protocol` what is said there, `lines` and `serve` the daemon's end of it. The other ways out
-//! carry the program's bytes (`relay`): `socks` and `connect` let their clients in by `gate` and get them connections by
-//! `reach`; `redirect` has what programs of this host connect to, as long as `heartbeat` says that the daemon lives.
-//! `way` is what each way counts, `witness` who hears of connections.
+//! daemon's control socket, `protocol` what is said there, `lines` how, `serve` the daemon's end of it and `peer` who is
+//! at the other. The other ways out carry the program's bytes (`relay`): `socks` and `connect` let their clients in by
+//! `gate` and get them connections by `reach`; `redirect` has what programs of this host connect to, as long as
+//! `heartbeat` says that the daemon lives. `way` is what each way counts, `witness` who hears of connections.
 
 pub mod client;
+pub(crate) mod clock;
 pub mod connect;
 pub mod exec;
+pub(crate) mod fresh;
 pub mod gate;
 pub mod heartbeat;
 pub mod lines;
+mod nimble;
+pub mod peer;
 pub mod protocol;
 pub mod reach;
 pub mod redirect;
@@ -28,6 +32,7 @@ mod witness;
 
 use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 
+use nimble::nimble;
 pub use way::{Way, WayCounters};
 pub use witness::Witness;
 

@@ -5,14 +5,14 @@ use std::{
     os::fd::{BorrowedFd, OwnedFd},
 };
 
-use super::protocol::{Settled, Want};
+use super::protocol::{Granted, Settled, Want};
 use crate::model::Timestamp;
 
 /// An answer to a question.
 #[derive(Debug)]
 pub enum Answer {
-    /// A connection, established and proven alive a moment ago.
-    Lease(OwnedFd),
+    /// A connection, established and proven alive a moment ago, and what is known of it.
+    Lease(OwnedFd, Granted),
     /// None; `late` when one is being dialled.
     Nothing {
         /// Whether a dial is in flight.
@@ -39,6 +39,9 @@ pub enum Prospect {
 
 /// Somebody who has leases. Nothing here blocks; questions are answered in any order.
 pub trait LeaseSource {
+    /// Does what would only cost time when the first program asks.
+    fn prepare(&mut self, now: Timestamp);
+
     /// Whether it makes sense to ask.
     fn prospect(&mut self, destination: SocketAddr, now: Timestamp) -> Prospect;
 
@@ -55,7 +58,7 @@ pub trait LeaseSource {
     fn collect(&mut self, answers: &mut Vec<(u64, Answer)>, now: Timestamp) -> Result<(), Lost>;
 
     /// Reports what became of a lease; one that was not fit goes back.
-    fn settle(&mut self, id: u64, want: &Want, result: Settled, lease: Option<BorrowedFd<'_>>);
+    fn settle(&mut self, id: u64, result: Settled, lease: Option<BorrowedFd<'_>>);
 
     /// Tells that a program connects to there without having been offered a lease.
     fn passed(&mut self, destination: SocketAddr);

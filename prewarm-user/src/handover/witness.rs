@@ -10,11 +10,13 @@ pub trait Witness: Send + Sync {
     fn connected(&self, destination: SocketAddr, leased: bool);
 
     /// The same of a client that need not be on this host.
-    fn connected_from(&self, client: IpAddr, destination: SocketAddr, leased: bool);
+    fn connected_from(&self, _client: IpAddr, destination: SocketAddr, leased: bool) {
+        self.connected(destination, leased);
+    }
 
     /// A client named whom it wants to be connected to; `leased` when it got a lease.
     fn named(&self, client: IpAddr, name: &Name, port: u16, leased: bool);
 
     /// A name that a client gave was looked up; told after [`Self::named`].
-    fn resolved(&self, name: &Name, answer: &Resolved);
+    fn resolved(&self, _name: &Name, _answer: &Resolved) {}
 }

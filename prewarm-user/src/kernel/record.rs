@@ -130,7 +130,8 @@ fn connection(kind: u8, record: &ConnectionRecord) -> Record {
         _ => Phase::Closed {
             round_trip,
             carried: record.data_segments > 0,
-            sent: record.sent,
+            // The kernel counts the SYN too.
+            sent: if record.data_segments > 0 { record.sent.saturating_sub(1) } else { 0 },
             received: record.received,
         },
     };
@@ -217,7 +218,7 @@ mod tests {
         let again = ConnectionRecord { flags: FLAG_RETRANSMITTED, ..record };
         assert_eq!(seen(&again), Phase::Established { round_trip: None, own: false });
         assert_eq!(seen(&ConnectionRecord { kind: KIND_CARRIED, ..record }), Phase::Carried);
-        let closed = ConnectionRecord { kind: KIND_CLOSED, data_segments: 1, sent: 2, received: 3, ..record };
+        let closed = ConnectionRecord { kind: KIND_CLOSED, data_segments: 1, sent: 3, received: 3, ..record };
         assert_eq!(seen(&closed), Phase::Closed { round_trip, carried: true, sent: 2, received: 3 });
         assert_eq!(Record::read(&bytes_of(&record)[..87]), None, "cut short");
     }

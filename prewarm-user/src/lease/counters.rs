@@ -34,6 +34,12 @@ pub struct LeaseCounters {
     pub dead_unanswered: u64,
     /// Dials that failed.
     pub failed: u64,
+    /// Of those, the ones that this host had no descriptor, port or memory for.
+    pub failed_here: u64,
+    /// Leases to an address that a look-up no longer gave; another was dialled.
+    pub readdressed: u64,
+    /// Leases to a name that a look-up no longer found.
+    pub cancelled: u64,
     /// Dials that were not started; the reasons below add up to it.
     pub refused: u64,
     /// Enough leases are open, in all, to the origin or to its addresses.
@@ -77,6 +83,8 @@ pub enum Reason {
     },
     /// It was asked for.
     Wanted,
+    /// Programs have come for such connections lately, at this rate or so many at a time.
+    Demanded,
 }
 
 impl Reason {
@@ -92,6 +100,7 @@ impl fmt::Display for Reason {
         match self {
             Self::Predicted { probability, .. } => write!(f, "predicted, p = {probability:.2}"),
             Self::Wanted => f.write_str("wanted"),
+            Self::Demanded => f.write_str("in demand"),
         }
     }
 }

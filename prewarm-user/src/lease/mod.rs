@@ -7,7 +7,9 @@
 //! `warm` is what prewarm itself sends over one.
 
 mod counters;
+mod demand;
 mod dial;
+mod headroom;
 mod hints;
 mod ledger;
 mod offer;
@@ -27,6 +29,7 @@ pub use hints::{Hints, HintsView};
 pub use ledger::{Death, Fate, LeaseId, LeaseOrder};
 pub use offer::{Offers, Recalled, Token};
 pub use order::interleave;
+pub use origins::{MemoryError, OriginView, Remembered};
 pub use pool::{Pool, Take, Taken};
 pub use sockopt::netns_cookie;
 pub use taker::Taker;

@@ -4,7 +4,6 @@
 //! here: a decision about whom to connect to, or a wait for whoever reads the outcomes.
 
 use std::{
-    collections::HashSet,
     io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     os::fd::{AsFd, AsRawFd, OwnedFd, RawFd},
@@ -23,9 +22,11 @@ use tokio::{
 use super::{
     counters::{LeaseCounters, LeaseView},
     dial::{DialError, Dialer, Guard, Pacing, race},
+    headroom,
     hints::Hints,
-    ledger::{Death, Established, Failure, Fate, Given, LeaseId, LeaseOrder, Ledger, Start},
+    ledger::{Death, Established, Failure, Fate, Given, Heard, LeaseId, LeaseOrder, Ledger, Start},
     offer::{Offers, Token},
+    origins::{OriginView, Remembered},
     probe::prove,
     sockopt,
     taker::{Local, Taker},
@@ -83,7 +84,6 @@ struct Inner {
     dialer: Arc<dyn Dialer>,
     guard: Guard,
     pacing: Pacing,
-    speaks_first: HashSet<String>,
     outcomes: mpsc::Sender<Outcome>,
     on_taken: OnceLock<OnTaken>,
     born: (Instant, Timestamp),
@@ -111,11 +111,18 @@ impl Pool {
         now: Timestamp,
     ) -> io::Result<Self> {
         let watch = Watch::new()?;
+        let room = headroom::leases();
+        if room < settings.total as usize {
+            tracing::warn!(
+                "lease.total = {}, but the limit on descriptors (RLIMIT_NOFILE) has room for {room} leases",
+                settings.total
+            );
+        }
         #[expect(unsafe_code, reason = "tokio's AsyncFd asks for a promise about the descriptor")]
         // SAFETY: the set owns its descriptor, never exchanges it, and is owned by the `AsyncFd` to its end.
         let watch = unsafe { AsyncFd::register_with_interest(watch, Interest::READABLE) }?;
         let pool = Self(Arc::new(Inner {
-            ledger: Mutex::new(Ledger::new(settings)),
+            ledger: Mutex::new(Ledger::new(settings, room)),
             hints: Hints::new()?,
             watch,
             dials: Mutex::default(),
@@ -127,7 +134,6 @@ impl Pool {
                 attempt_delay: Duration::from_millis(settings.attempt_delay_ms.into()),
                 connect_timeout: Duration::try_from_secs_f64(settings.connect_timeout_seconds).unwrap_or_default(),
             },
-            speaks_first: settings.speaks_first.iter().map(|origin| origin.to_lowercase()).collect(),
             outcomes,
             on_taken: OnceLock::new(),
             born: (Instant::now(), now),
@@ -138,14 +144,18 @@ impl Pool {
 
     /// Opens a lease, within all limits; its outcome is reported once.
     pub fn lease(&self, order: LeaseOrder) {
-        let start = self.change(|ledger, now| ledger.order(order, now));
-        self.dial_all(start);
+        let starts = self.change(|ledger, now| {
+            let start = ledger.order(order, now);
+            let beside = start.as_ref().map(|start| ledger.accompany(start.id, now)).unwrap_or_default();
+            start.into_iter().chain(beside)
+        });
+        self.dial_all(starts);
     }
 
     /// Keeps `count` leases to an origin open until a deadline, replacing what is taken, expires or dies; zero ends it.
     pub fn want(&self, origin: Origin, addresses: Vec<IpAddr>, until: Timestamp, count: u32) {
         let starts = self.change(|ledger, now| {
-            ledger.want(origin, addresses, until, count);
+            ledger.want(origin, addresses, until, count, now);
             ledger.replenish(now)
         });
         self.dial_all(starts);
@@ -154,7 +164,7 @@ impl Pool {
     /// Hands out a connection to there that is alive and fits who takes it.
     #[must_use]
     pub fn take(&self, destination: SocketAddr, taker: &Taker) -> Take {
-        self.change(|ledger, now| match ledger.take(destination, taker, now, self.prove()) {
+        self.change(|ledger, now| match ledger.take(destination, taker, now, alive) {
             Some(given) => Take::Lease(self.release(given)),
             None => Take::Miss { late: ledger.is_late(destination, now) },
         })
@@ -163,7 +173,7 @@ impl Pool {
     /// Hands out a connection to any address of an origin; [`Taken::destination`] says to which.
     #[must_use]
     pub fn take_from(&self, origin: &Origin, taker: &Taker) -> Take {
-        self.change(|ledger, now| match ledger.take_from(origin, taker, now, self.prove()) {
+        self.change(|ledger, now| match ledger.take_from(origin, taker, now, alive) {
             Some(given) => Take::Lease(self.release(given)),
             None => Take::Miss { late: ledger.is_late_to(origin, now) },
         })
@@ -179,7 +189,7 @@ impl Pool {
     /// died. Settle it like one that was taken.
     #[must_use]
     pub fn redeem(&self, token: Token) -> Option<Taken> {
-        self.change(|ledger, now| ledger.redeem(token, now, self.prove()).map(|given| self.release(given)))
+        self.change(|ledger, now| ledger.redeem(token, now, alive).map(|given| self.release(given)))
     }
 
     /// Out of the set of watched connections, before anybody else can close it: what stays in the set would stay there
@@ -206,10 +216,6 @@ impl Pool {
         drop(self.0.on_taken.set(Box::new(tell)));
     }
 
-    fn prove(&self) -> impl Fn(&OwnedFd, &Origin) -> Result<(), Death> + '_ {
-        |fd, origin| prove(fd.as_fd(), self.speaks_first(origin))
-    }
-
     /// Says what became of a connection that was taken.
     pub fn settle(&self, id: LeaseId, fate: Fate<OwnedFd>) {
         let fate = match fate {
@@ -217,15 +223,35 @@ impl Pool {
             Fate::Unfit(fd) if self.0.watch.get_ref().add(&fd, id).is_err() => Fate::Lost,
             fate => fate,
         };
-        let back = matches!(fate, Fate::Unfit(_));
-        let short = self.change(|ledger, now| {
-            ledger.settle(id, fate, now);
-            ledger.is_short()
-        });
-        // What came back expires some time, and what is gone may have to be replaced.
-        if back || short {
-            self.0.wake.notify_one();
-        }
+        self.change(|ledger, now| ledger.settle(id, fate, now));
+    }
+
+    /// A program connected to there and did not ask for a lease, because none was to be expected.
+    pub fn passed(&self, destination: SocketAddr) {
+        self.change(|ledger, now| ledger.came(destination, false, now));
+    }
+
+    /// Whether an origin's addresses change from answer to answer, so that none is worth a dial before the next.
+    #[must_use]
+    pub fn moves(&self, origin: &Origin) -> bool {
+        self.ledger().origins.moves(origin)
+    }
+
+    /// A look-up gave some address of an origin that was known before, or none.
+    pub fn looked_up(&self, origin: &Origin, same: bool) {
+        self.change(|ledger, now| ledger.origins.looked_up(origin, same, now));
+    }
+
+    /// The look-up of an intent's name gave these addresses: a lease that was dialled to another is exchanged.
+    pub fn correct(&self, intent: IntentId, addresses: &[IpAddr]) {
+        let (closed, start) = self.change(|ledger, now| ledger.correct(intent, addresses, now));
+        drop(closed);
+        self.dial_all(start);
+    }
+
+    /// The name of an intent's origin is gone: so is its lease.
+    pub fn cancel(&self, intent: IntentId) {
+        drop(self.change(|ledger, now| ledger.cancel(intent, now)));
     }
 
     /// What happened so far.
@@ -239,6 +265,24 @@ impl Pool {
     pub fn leases(&self) -> Vec<LeaseView> {
         let now = self.now();
         self.ledger().view(now)
+    }
+
+    /// What was learnt about origins, those with most saved first.
+    #[must_use]
+    pub fn origins(&self) -> Vec<OriginView> {
+        let now = self.now();
+        self.ledger().origins.view(now)
+    }
+
+    /// What was learnt about origins, to be kept.
+    #[must_use]
+    pub fn remember(&self) -> Remembered {
+        self.ledger().origins.remember()
+    }
+
+    /// Takes in what was learnt about origins in another life.
+    pub fn recollect(&self, remembered: Remembered) {
+        self.ledger().origins.recollect(remembered);
     }
 
     /// The page that says where there may be leases, for those who would have to ask.
@@ -263,7 +307,7 @@ impl Pool {
                 let now = self.now();
                 let ledger = self.ledger();
                 let due = ledger.next_due().map_or(QUIET, |due| due.since(now));
-                Instant::now() + if ledger.is_short() { due.min(SHORTAGE) } else { due }
+                Instant::now() + if ledger.is_short(now) { due.min(SHORTAGE) } else { due }
             };
             tokio::select! {
                 () = self.0.stop.notified() => return,
@@ -277,7 +321,7 @@ impl Pool {
                     }
                 }
             }
-            let (closed, mut starts) = self.change(|ledger, now| ledger.expire(now, self.prove()));
+            let (closed, mut starts) = self.change(|ledger, now| ledger.expire(now, alive));
             drop(closed);
             starts.extend(self.change(Ledger::replenish));
             self.dial_all(starts);
@@ -288,9 +332,8 @@ impl Pool {
     fn bury(&self) {
         for id in self.0.watch.get_ref().changed() {
             let dead = self.change(|ledger, now| {
-                let (fd, origin) = ledger.connection(id)?;
-                let death = self.prove()(fd, origin).err()?;
-                ledger.died(id, death, now)
+                let found = alive(ledger.connection(id)?);
+                ledger.looked(id, found, now)
             });
             drop(dead);
         }
@@ -313,6 +356,7 @@ impl Pool {
                 tracing::debug!(lease = id.0, %error, "dial failed");
                 let failure = match error {
                     DialError::Guarded(_) => Failure::Guarded,
+                    DialError::Unreachable(error) if is_ours(&error) => Failure::Exhausted,
                     DialError::Unreachable(_) => Failure::Unreachable,
                 };
                 return self.change(|ledger, now| ledger.failed(id, failure, now));
@@ -331,10 +375,6 @@ impl Pool {
         inner.wake.notify_one();
     }
 
-    fn speaks_first(&self, origin: &Origin) -> bool {
-        !self.0.speaks_first.is_empty() && self.0.speaks_first.contains(&origin.to_string())
-    }
-
     fn now(&self) -> Timestamp {
         let (instant, timestamp) = self.0.born;
         timestamp + instant.elapsed()
@@ -348,10 +388,8 @@ impl Pool {
     fn change<T>(&self, change: impl FnOnce(&mut Ledger<OwnedFd>, Timestamp) -> T) -> T {
         let now = self.now();
         let mut ledger = self.ledger();
-        let claimed = ledger.counters.claimed;
         let result = change(&mut ledger, now);
-        if ledger.counters.claimed != claimed {
-            // Two seconds from now, sooner than anything that the keeper waits for.
+        if std::mem::take(&mut ledger.stirred) {
             self.0.wake.notify_one();
         }
         for (destination, more) in ledger.marks.drain(..) {
@@ -364,6 +402,16 @@ impl Pool {
         }
         result
     }
+}
+
+/// Whether a dial failed for want of something on this host, which says nothing of the origin.
+fn is_ours(error: &io::Error) -> bool {
+    let ours = [libc::EMFILE, libc::ENFILE, libc::ENOBUFS, libc::ENOMEM, libc::EADDRNOTAVAIL];
+    error.raw_os_error().is_some_and(|number| ours.contains(&number))
+}
+
+fn alive(fd: &OwnedFd) -> Result<Heard, Death> {
+    prove(fd.as_fd())
 }
 
 /// Where our end of a connection is. What can't be read is what fits nobody who says where he is.

@@ -15,7 +15,10 @@ use std::{
 
 use prewarm_user::{
     config::LeaseSettings,
-    handover::serve::serve_take,
+    handover::{
+        peer::Rule,
+        serve::{Clerk, Desk},
+    },
     lease::{LeaseCounters, LeaseOrder, LeaseState, Pool, Reason, TcpDialer},
     model::{IntentId, Outcome, ResourceId, Timestamp},
 };
@@ -86,11 +89,21 @@ fn answer(mut stream: TcpStream, number: usize, seen: &Mutex<Seen>) {
     }
 }
 
+/// A clerk with nothing to do.
+struct Nobody;
+
+impl Clerk for Nobody {
+    fn connected(&self, _destination: SocketAddr, _leased: bool) {}
+
+    fn stray(&self, _stream: std::os::unix::net::UnixStream, _unread: Vec<u8>) {}
+}
+
 /// A daemon in this process: its control socket and its pool.
 pub(crate) struct Daemon {
     pub(crate) socket: PathBuf,
     pub(crate) pool: Pool,
     outcomes: mpsc::Receiver<Outcome>,
+    _desk: Desk,
     runtime: tokio::runtime::Runtime,
     next: u64,
     _directory: tempfile::TempDir,
@@ -104,23 +117,19 @@ impl Daemon {
         let settings = LeaseSettings {
             total: 999,
             per_origin: 999,
+            demand: false,
             per_address: 999,
             dial_burst: 999,
             ..LeaseSettings::default()
         };
         let (sender, outcomes) = mpsc::channel(4096);
         let _inside = runtime.enter();
-        let listener = tokio::net::UnixListener::bind(&socket).unwrap();
+        let listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
         let dialer = Arc::new(TcpDialer::default());
         let pool = Pool::start(&settings, dialer, Arc::new(|_, _| Ok(())), sender, Timestamp::ZERO).unwrap();
-        let serving = pool.clone();
-        runtime.spawn(async move {
-            while let Ok((stream, _)) = listener.accept().await {
-                tokio::spawn(serve_take(stream, serving.clone()));
-            }
-        });
+        let desk = Desk::open(listener, pool.clone(), Rule::default(), Arc::new(Nobody)).unwrap();
         drop(_inside);
-        Self { socket, pool, outcomes, runtime, next: 1, _directory: directory }
+        Self { socket, pool, outcomes, _desk: desk, runtime, next: 1, _directory: directory }
     }
 
     /// Opens leases to an origin and waits until the origin has them.

@@ -25,14 +25,13 @@ use nix::{
 
 use super::{
     board::{Board, Slot},
-    clock::now,
     listener::Listener,
     supervisor::{End, Supervisor, descriptor},
     tally::Tally,
     target::{Target, pidfd_open},
 };
 use crate::{
-    handover::source::LeaseSource,
+    handover::{clock::now, source::LeaseSource},
     lease::sockopt::{self, TCP_CLOSE, TCP_SYN_SENT},
 };
 

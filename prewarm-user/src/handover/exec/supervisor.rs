@@ -7,7 +7,8 @@
 use std::{
     io,
     net::SocketAddr,
-    os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd},
+    os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd},
+    rc::Rc,
     time::Duration,
 };
 
@@ -22,14 +23,14 @@ use nix::{
 use super::{
     board::{Board, SLOTS, Slot},
     carry::{Baseline, Options},
-    clock::now,
     fitness,
     listener::Listener,
     tally::Tally,
-    target::{Target, read_address},
+    target::{Target, Targets, read_address},
 };
 use crate::{
     handover::{
+        clock::now,
         protocol::{Settled, Want},
         source::{Answer, LeaseSource, Prospect},
     },
@@ -49,9 +50,8 @@ pub(super) enum End {
 /// A call that waits for the source's answer.
 #[derive(Debug)]
 struct Pending {
-    target: Target,
+    target: Rc<Target>,
     socket: OwnedFd,
-    want: Want,
     /// What a lease has to be like, or why there is no use for one.
     wishes: Result<Wishes, Tally>,
     deadline: Timestamp,
@@ -65,6 +65,7 @@ pub(super) struct Supervisor<'a, S> {
     source: S,
     patience: Duration,
     baseline: Baseline,
+    targets: Targets,
     pending: [Option<Pending>; SLOTS],
     /// Where the call leads that was just found to have no lease.
     passed: Option<SocketAddr>,
@@ -79,6 +80,7 @@ impl<'a, S: LeaseSource> Supervisor<'a, S> {
             source,
             patience,
             baseline: Baseline::default(),
+            targets: Targets::default(),
             pending: [const { None }; SLOTS],
             passed: None,
         }
@@ -86,6 +88,10 @@ impl<'a, S: LeaseSource> Supervisor<'a, S> {
 
     /// Serves until the programs or the guardian are gone.
     pub(super) fn serve(&mut self, guardian: BorrowedFd<'_>) -> End {
+        crate::handover::nimble();
+        self.source.prepare(now());
+        self.baseline = Baseline::read();
+        rehearse(&self.baseline);
         let mut answers = Vec::new();
         loop {
             let ready = self.wait(guardian);
@@ -146,6 +152,7 @@ impl<'a, S: LeaseSource> Supervisor<'a, S> {
                 let (thread, socket) = (slot.thread(), descriptor(slot));
                 self.go_on(slot, reason);
                 if let Some(destination) = self.passed.take() {
+                    give_way();
                     self.report(thread, socket, destination);
                 }
             }
@@ -154,9 +161,9 @@ impl<'a, S: LeaseSource> Supervisor<'a, S> {
 
     /// Tells the daemon where a program goes, when the call already goes on and nobody waits for this any more.
     fn report(&mut self, thread: i32, socket: i32, destination: SocketAddr) {
-        let is_stream = Target::open(thread)
-            .and_then(|target| target.socket(socket))
-            .is_ok_and(|socket| getsockopt(&socket, SocketType).is_ok_and(|kind| kind == SockType::Stream));
+        let socket = self.targets.find(thread, socket);
+        let is_stream =
+            socket.is_ok_and(|(_, socket)| getsockopt(&socket, SocketType).is_ok_and(|kind| kind == SockType::Stream));
         if is_stream {
             self.source.passed(destination);
         }
@@ -174,21 +181,21 @@ impl<'a, S: LeaseSource> Supervisor<'a, S> {
             }
             Prospect::Absent => return Err(Tally::Absent),
         }
-        let target = Target::open(thread).map_err(|_denied| Tally::Access)?;
-        let socket = target.socket(descriptor(slot)).map_err(|_denied| Tally::Access)?;
+        let (target, socket) = self.targets.find(thread, descriptor(slot)).map_err(|_denied| Tally::Access)?;
         // Memory and socket were read by number; if the call still waits, it was the right process.
         if !self.listener.waits(slot.id()) {
             return Err(Tally::Gone);
         }
         fitness::check(socket.as_fd(), destination)?;
-        let want = Want { destination, netns_cookie: sockopt::netns_cookie(socket.as_fd()).ok(), pid: thread };
+        let netns_cookie = sockopt::netns_cookie(socket.as_fd()).ok();
+        let want = Want { destination: Some(destination), netns_cookie, ..Want::default() };
         let now = now();
         if !self.source.ask(slot.id(), &want, now) {
             return Err(Tally::Absent);
         }
         // While the daemon looks for a lease there is time for what only matters if it finds one.
         let wishes = survey(&target, descriptor(slot), socket.as_fd(), destination.is_ipv4());
-        Ok(Pending { target, socket, want, wishes, deadline: now + self.patience })
+        Ok(Pending { target, socket, wishes, deadline: now + self.patience })
     }
 
     fn collect(&mut self, answers: &mut Vec<(u64, Answer)>) {
@@ -198,21 +205,19 @@ impl<'a, S: LeaseSource> Supervisor<'a, S> {
             let Some(pending) = self.pending[index].take() else { continue };
             let slot = &self.board.slots[index];
             match answer {
-                Answer::Lease(lease) => self.hand_over(slot, &pending, &lease),
+                Answer::Lease(lease, _) => self.hand_over(slot, pending, lease),
                 Answer::Nothing { late: true } => self.go_on(slot, Tally::Late),
                 Answer::Nothing { late: false } => self.go_on(slot, Tally::NoLease),
                 Answer::Refused => self.go_on(slot, Tally::Refused),
             }
         }
         if lost {
-            // The next daemon may open its leases otherwise.
-            self.baseline = Baseline::default();
             self.let_all_go_on(Tally::Absent);
         }
     }
 
     /// Puts the lease in the place of the program's socket and makes `connect()` succeed.
-    fn hand_over(&mut self, slot: &Slot, pending: &Pending, lease: &OwnedFd) {
+    fn hand_over(&mut self, slot: &Slot, pending: Pending, lease: OwnedFd) {
         let (id, fd) = (slot.id(), descriptor(slot));
         let wishes = match &pending.wishes {
             // Another thread may have closed the socket and opened something else under its number meanwhile.
@@ -225,10 +230,10 @@ impl<'a, S: LeaseSource> Supervisor<'a, S> {
             Err(reason) => {
                 self.go_on(slot, reason);
                 self.board.count(Tally::GivenBack);
-                return self.source.settle(id, &pending.want, Settled::Unfit, Some(lease.as_fd()));
+                return self.source.settle(id, Settled::Unfit, Some(lease.as_fd()));
             }
         };
-        let result = match wishes.options.grant(lease.as_fd(), &mut self.baseline) {
+        let result = match wishes.options.grant(lease.as_fd(), &self.baseline) {
             Err(_differs) => Err(Tally::Option),
             Ok(()) => self.replace(id, fd, lease, wishes.closes_on_exec).map_err(|_refused| Tally::Gone),
         };
@@ -236,6 +241,7 @@ impl<'a, S: LeaseSource> Supervisor<'a, S> {
             Ok(()) => {
                 slot.clear();
                 self.board.count(Tally::Replaced);
+                give_way();
                 Settled::Used
             }
             // A lease that took on a program's options is no use to another.
@@ -244,13 +250,16 @@ impl<'a, S: LeaseSource> Supervisor<'a, S> {
                 Settled::Failed
             }
         };
-        self.source.settle(id, &pending.want, settled, None);
+        self.source.settle(id, settled, None);
     }
 
     /// Two steps that a signal can't come between (the filter's flag), but death can: then the guardian sees which of
-    /// them was done.
-    fn replace(&self, id: u64, fd: RawFd, lease: &OwnedFd, closes_on_exec: bool) -> io::Result<()> {
+    /// them was done. The kernel's one-step form (`SECCOMP_ADDFD_FLAG_SEND`) won't do: it makes `connect()` return the
+    /// descriptor's number.
+    fn replace(&self, id: u64, fd: RawFd, lease: OwnedFd, closes_on_exec: bool) -> io::Result<()> {
         self.listener.replace(id, fd, lease.as_fd(), closes_on_exec)?;
+        // The program's from here on: were it to close it at once, our copy would keep the connection open.
+        drop(lease);
         self.listener.succeed(id)
     }
 
@@ -258,7 +267,6 @@ impl<'a, S: LeaseSource> Supervisor<'a, S> {
         let now = now();
         if self.pending.iter().flatten().any(|pending| pending.deadline <= now) {
             self.source.give_up(now);
-            self.baseline = Baseline::default();
             self.let_all_go_on(Tally::Slow);
         }
     }
@@ -302,6 +310,27 @@ fn survey(target: &Target, fd: RawFd, socket: BorrowedFd<'_>, v4: bool) -> Resul
     let closes_on_exec = target.closes_on_exec(fd).map_err(|_gone| Tally::Access)?;
     let options = Options::of(socket, v4).map_err(|_gone| Tally::Access)?;
     Ok(Wishes { options, closes_on_exec })
+}
+
+/// Lets the program that was just answered run first: it was woken on this processor, and all that is left to do can
+/// wait.
+fn give_way() {
+    // It can't fail on Linux.
+    let _always = nix::sched::sched_yield();
+}
+
+/// Goes through what a hand-over does once, with a socket of our own, while the program still starts: after a fork each
+/// page that is touched for the first time costs about a microsecond, and a program that makes one connection would
+/// pay for all of them.
+fn rehearse(baseline: &Baseline) {
+    let Ok(socket) = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None) else { return };
+    let Ok(own) = i32::try_from(std::process::id()) else { return };
+    let Ok(target) = Target::open(own) else { return };
+    if fitness::check(socket.as_fd(), SocketAddr::from(([192, 0, 2, 1], 443))).is_ok()
+        && let Ok(wishes) = survey(&target, socket.as_raw_fd(), socket.as_fd(), true)
+    {
+        drop(wishes.options.grant(socket.as_fd(), baseline));
+    }
 }
 
 /// The descriptor that was passed to `connect()`.

@@ -3,7 +3,7 @@
 //! Comes in: programs that ask, tokens, what became of what was given. Goes out: leases, each to one taker. Never here:
 //! a dial.
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, time::Duration};
 
 use super::{Claimed, Death, Fate, Given, LeaseId, Ledger, Ready};
 use crate::{
@@ -14,9 +14,22 @@ use crate::{
     model::{Origin, Timestamp, Verdict},
 };
 
+/// A greeting is handed over only on a connection younger than this: an older one may have been followed by a time-out
+/// that is still on its way.
+pub(super) const GREETING: Duration = Duration::from_secs(1);
+
+/// What stands in a connection that is alive.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Heard {
+    /// Nothing.
+    Silence,
+    /// Bytes that nobody has read, and no end behind them.
+    Words,
+}
+
 /// How a connection is found alive, or not.
-pub(crate) trait Prove<C>: FnMut(&C, &Origin) -> Result<(), Death> {}
-impl<C, F: FnMut(&C, &Origin) -> Result<(), Death>> Prove<C> for F {}
+pub(crate) trait Prove<C>: FnMut(&C) -> Result<Heard, Death> {}
+impl<C, F: FnMut(&C) -> Result<Heard, Death>> Prove<C> for F {}
 
 impl<C> Ledger<C> {
     /// Gives out the oldest lease to there that fits and that `prove` finds alive; those that it does not are buried.
@@ -29,7 +42,9 @@ impl<C> Ledger<C> {
         prove: impl Prove<C>,
     ) -> Option<Given<C>> {
         let candidates = self.by_destination.get(&destination).into_iter().flatten().copied().collect();
-        self.take_first(candidates, taker, now, prove)
+        let given = self.take_first(candidates, taker, now, prove);
+        self.came(destination, given.is_some(), now);
+        given
     }
 
     /// The same to any address of an origin.
@@ -43,7 +58,20 @@ impl<C> Ledger<C> {
         let of_origin = self.ready.iter().filter(|(_, ready)| ready.order.origin == *origin);
         let mut candidates: Vec<(Timestamp, LeaseId)> = of_origin.map(|(&id, ready)| (ready.since, id)).collect();
         candidates.sort_unstable();
-        self.take_first(candidates.into_iter().map(|(_, id)| id).collect(), taker, now, prove)
+        let given = self.take_first(candidates.into_iter().map(|(_, id)| id).collect(), taker, now, prove);
+        let destination = given.as_ref().map(|given| given.destination);
+        if let Some(destination) = destination.or_else(|| self.origins.places.latest(origin)) {
+            self.came(destination, given.is_some(), now);
+        }
+        given
+    }
+
+    /// A program came for a connection to there: demand, and a miss where there was none.
+    pub(crate) fn came(&mut self, destination: SocketAddr, found: bool, now: Timestamp) {
+        if !found && let Some(origin) = self.origins.places.origin(destination).cloned() {
+            self.origins.missed(&origin, now);
+        }
+        self.arrived(destination, now);
     }
 
     fn take_first(
@@ -58,8 +86,9 @@ impl<C> Ledger<C> {
             if !fits || self.withdraw(id, now) == Recalled::Claimed {
                 continue;
             }
-            let Some(ready) = self.remove(id) else { continue };
-            match prove(&ready.connection, &ready.order.origin) {
+            let Some(mut ready) = self.remove(id) else { continue };
+            let found = prove(&ready.connection);
+            match self.judge(&mut ready, found, now) {
                 Ok(()) => return Some(self.give(id, ready)),
                 Err(death) => drop(self.bury(ready, death, now)),
             }
@@ -108,14 +137,20 @@ impl<C> Ledger<C> {
         match fate {
             Fate::Used => {
                 self.counters.taken += 1;
+                self.origins.taken(&handed.order.origin, handed.rtt, now);
+                self.stirred |= self.is_short(now);
                 self.report(handed.order.intent, Verdict::Used { saved: handed.rtt }, now);
             }
             Fate::Unfit(connection) => {
                 self.counters.given_back += 1;
+                // It expires some time.
+                self.stirred = true;
                 self.keep(id, handed.with(connection));
             }
             Fate::Lost => {
                 self.counters.lost += 1;
+                self.origins.wasted(&handed.order.origin, now);
+                self.stirred |= self.is_short(now);
                 self.report(handed.order.intent, Verdict::Wasted, now);
             }
         }
@@ -130,9 +165,12 @@ impl<C> Ledger<C> {
             self.show(id);
             return None;
         }
-        let Claimed { ready, .. } = self.claimed.remove(&id)?;
+        let Claimed { mut ready, .. } = self.claimed.remove(&id)?;
         self.stall.forget(token);
-        match prove(&ready.connection, &ready.order.origin) {
+        let found = prove(&ready.connection);
+        let verdict = self.judge(&mut ready, found, now);
+        self.came(ready.destination, verdict.is_ok(), now);
+        match verdict {
             Ok(()) => Some(self.give(id, ready)),
             Err(death) => {
                 drop(self.bury(ready, death, now));
@@ -147,15 +185,50 @@ impl<C> Ledger<C> {
             self.claimed.iter().filter(|(_, claimed)| claimed.until <= now).map(|(&id, _)| id).collect();
         let mut dead = Vec::new();
         for id in due {
-            let Some(Claimed { ready, token, .. }) = self.claimed.remove(&id) else { continue };
+            let Some(Claimed { mut ready, token, .. }) = self.claimed.remove(&id) else { continue };
             self.stall.forget(token);
             self.counters.unredeemed += 1;
-            match prove(&ready.connection, &ready.order.origin) {
+            let found = prove(&ready.connection);
+            match self.judge(&mut ready, found, now) {
                 Ok(()) => self.keep(id, ready),
                 Err(death) => dead.push(self.bury(ready, death, now)),
             }
         }
         dead
+    }
+
+    /// Something happened to a waiting connection, and this was found in it. What is to be closed.
+    pub(crate) fn looked(&mut self, id: LeaseId, found: Result<Heard, Death>, now: Timestamp) -> Option<C> {
+        let mut ready = self.ready.remove(&id)?;
+        let verdict = self.judge(&mut ready, found, now);
+        self.ready.insert(id, ready);
+        self.died(id, verdict.err()?, now)
+    }
+
+    /// Whether a connection in which this was found can be handed over. Where the server speaks first, its greeting is
+    /// what a program expects, while it is young; anything else that was said unasked, and what has a close behind it, is
+    /// for nobody.
+    fn judge(&mut self, ready: &mut Ready<C>, found: Result<Heard, Death>, now: Timestamp) -> Result<(), Death> {
+        if found? == Heard::Silence || self.talkers.contains(&ready.order.origin) {
+            return Ok(());
+        }
+        if now.since(ready.since) >= GREETING {
+            return Err(Death::Spoke);
+        }
+        if !ready.greeted {
+            ready.greeted = true;
+            self.origins.places.greeted(ready.destination, true);
+        }
+        if !self.origins.places.speaks_first(ready.destination) {
+            return Err(Death::Spoke);
+        }
+        ready.expires = ready.expires.min(ready.since + GREETING);
+        Ok(())
+    }
+
+    /// Whether a lease to there is of no use a second after it was established, because of a greeting.
+    pub(super) fn must_be_fresh(&self, origin: &Origin, destination: SocketAddr) -> bool {
+        !self.talkers.contains(origin) && self.origins.places.speaks_first(destination)
     }
 
     /// Takes a waiting lease off offer. One that somebody has claimed is out of reach from then on.
@@ -167,6 +240,7 @@ impl<C> Ledger<C> {
         }
         if let Some(ready) = self.remove(id) {
             self.counters.claimed += 1;
+            self.stirred = true;
             self.claimed.insert(id, Claimed { ready, token: offer.token, until: now + super::CLAIM });
         }
         Recalled::Claimed

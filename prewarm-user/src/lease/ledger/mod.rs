@@ -4,21 +4,21 @@
 //! start, connections to close, outcomes. Never here: a socket (connections are opaque), a clock, a task.
 
 use std::{
-    collections::{BTreeMap, HashMap, VecDeque},
+    collections::{BTreeMap, HashMap, HashSet, VecDeque},
     net::{IpAddr, SocketAddr},
     sync::Arc,
     time::Duration,
 };
 
 mod hand;
+mod stock;
 
-pub(crate) use hand::Prove;
+pub(crate) use hand::{Heard, Prove};
 
 use super::{
     counters::{LeaseCounters, LeaseState, LeaseView, Reason},
     offer::{Offers, Recalled, Token},
-    order::interleave,
-    origins::{Origins, Patience, Readiness},
+    origins::{Origins, Patience},
     pace::Pace,
     stall::{Offer, Stall},
     taker::Local,
@@ -67,6 +67,8 @@ pub(crate) enum Failure {
     Guarded,
     /// No address answered.
     Unreachable,
+    /// This host has no descriptor, port or memory for another.
+    Exhausted,
 }
 
 /// A dial to start.
@@ -136,6 +138,8 @@ struct Ready<C> {
     since: Timestamp,
     expires: Timestamp,
     offer: Option<Offer>,
+    /// Its server spoke first, and that was taken note of.
+    greeted: bool,
     connection: C,
 }
 
@@ -163,6 +167,7 @@ struct Limits {
     total: usize,
     per_origin: usize,
     per_address: usize,
+    per_network: usize,
 }
 
 /// A lease that ends this soon is not worth another dial.
@@ -170,12 +175,20 @@ const WORTH_RENEWING: Duration = Duration::from_secs(1);
 /// How long a claimed lease is kept for whoever claimed it.
 pub(crate) const CLAIM: Duration = Duration::from_secs(2);
 
+/// No dial starts for so long after this host had no descriptor, port or memory for one.
+const EXHAUSTED: Duration = Duration::from_secs(1);
+
 /// All leases.
 #[derive(Debug)]
 pub(crate) struct Ledger<C> {
     limits: Limits,
+    follow_demand: bool,
+    /// Origins whose servers speak first, as the operator says.
+    talkers: HashSet<Origin>,
     pace: Pace,
-    origins: Origins,
+    /// What is learnt.
+    pub(crate) origins: Origins,
+    not_before: Timestamp,
     dials: BTreeMap<LeaseId, Dial>,
     ready: BTreeMap<LeaseId, Ready<C>>,
     handed: BTreeMap<LeaseId, Handed>,
@@ -189,20 +202,27 @@ pub(crate) struct Ledger<C> {
     pub(crate) outcomes: Vec<Outcome>,
     /// Where one more (or one less) lease or dial leads to, drained by the pool.
     pub(crate) marks: Vec<(SocketAddr, bool)>,
+    /// Dials that other decisions led to; [`Self::replenish`] hands them out.
+    starts: Vec<Start>,
+    /// Something is due sooner, or missing, than the keeper knows; cleared by the pool.
+    pub(crate) stirred: bool,
     /// What happened so far.
     pub(crate) counters: LeaseCounters,
 }
 
 impl<C> Ledger<C> {
-    /// An empty ledger.
-    pub(crate) fn new(settings: &LeaseSettings) -> Self {
+    /// An empty ledger for no more leases than `room`.
+    pub(crate) fn new(settings: &LeaseSettings, room: usize) -> Self {
         let seconds = |value: f64| Duration::try_from_secs_f64(value).unwrap_or_default();
         Self {
             limits: Limits {
-                total: settings.total as usize,
+                total: room.min(settings.total as usize),
                 per_origin: settings.per_origin as usize,
                 per_address: settings.per_address as usize,
+                per_network: settings.per_network.max(settings.per_address) as usize,
             },
+            follow_demand: settings.demand,
+            talkers: settings.speaks_first.iter().filter_map(|origin| origin.parse().ok()).collect(),
             pace: Pace::new(settings.dials_per_second, settings.dial_burst),
             origins: Origins::new(Patience {
                 backoff: seconds(settings.backoff_seconds),
@@ -210,6 +230,7 @@ impl<C> Ledger<C> {
                 breaker: settings.breaker_failures,
                 idle: seconds(settings.idle_seconds),
             }),
+            not_before: Timestamp::ZERO,
             dials: BTreeMap::new(),
             ready: BTreeMap::new(),
             handed: BTreeMap::new(),
@@ -221,6 +242,8 @@ impl<C> Ledger<C> {
             draining: false,
             outcomes: Vec::new(),
             marks: Vec::new(),
+            starts: Vec::new(),
+            stirred: false,
             counters: LeaseCounters::default(),
         }
     }
@@ -235,41 +258,27 @@ impl<C> Ledger<C> {
         start
     }
 
-    /// Keeps `count` leases to an origin open until a deadline; zero ends that.
-    pub(crate) fn want(&mut self, origin: Origin, addresses: Vec<IpAddr>, until: Timestamp, count: u32) {
-        if count == 0 {
-            self.standing.remove(&origin);
-        } else {
-            self.standing.insert(origin, Standing { addresses, until, count });
-        }
-    }
-
-    /// What has to be dialled so that there is as much as is wanted.
-    pub(crate) fn replenish(&mut self, now: Timestamp) -> Vec<Start> {
-        self.standing.retain(|_, standing| standing.until > now);
-        let mut missing = Vec::new();
-        for (origin, standing) in &self.standing {
-            for _ in self.open_to(origin)..standing.count as usize {
-                missing.push(LeaseOrder {
-                    intent: None,
-                    reason: Reason::Wanted,
-                    origin: origin.clone(),
-                    addresses: standing.addresses.clone(),
-                    until: standing.until,
-                });
-            }
-        }
-        missing.into_iter().filter_map(|order| self.admit(order, now)).collect()
-    }
-
     /// A dial succeeded. The connection comes back when nobody waits for it any more.
     pub(crate) fn dialled(&mut self, id: LeaseId, established: Established<C>, now: Timestamp) -> Option<C> {
         let Established { destination, local, rtt, connection } = established;
         let Some(Dial { order, .. }) = self.end_dial(id) else { return Some(connection) };
-        self.origins.succeeded(&order.origin, now);
-        let expires = (now + self.origins.idle(&order.origin)).min(order.until.max(now + WORTH_RENEWING));
+        self.origins.succeeded(&order.origin, destination, rtt, now);
         self.counters.ready += 1;
-        self.keep(id, Ready { order, destination, local, rtt, since: now, expires, offer: None, connection });
+        if !order.addresses.contains(&destination.ip()) {
+            // The name has got other addresses in the meantime.
+            self.origins.wasted(&order.origin, now);
+            let start = self.exchange(order, now);
+            self.starts.extend(start);
+            self.stirred = true;
+            return Some(connection);
+        }
+        let mut expires = (now + self.origins.idle(&order.origin)).min(order.until.max(now + WORTH_RENEWING));
+        if self.must_be_fresh(&order.origin, destination) {
+            expires = expires.min(now + hand::GREETING);
+        }
+        let ready =
+            Ready { order, destination, local, rtt, since: now, expires, offer: None, greeted: false, connection };
+        self.keep(id, ready);
         None
     }
 
@@ -301,6 +310,12 @@ impl<C> Ledger<C> {
                 self.origins.failed(&order.origin, since, now);
                 Verdict::Failed
             }
+            Failure::Exhausted => {
+                self.counters.failed += 1;
+                self.counters.failed_here += 1;
+                self.not_before = now + EXHAUSTED;
+                Verdict::Failed
+            }
         };
         self.report(order.intent, verdict, now);
     }
@@ -313,20 +328,22 @@ impl<C> Ledger<C> {
     }
 
     fn bury(&mut self, ready: Ready<C>, death: Death, now: Timestamp) -> C {
-        let origin = &ready.order.origin;
+        let (origin, since) = (&ready.order.origin, ready.since);
         self.counters.dead += 1;
         match death {
-            Death::Closed => {
-                self.counters.dead_closed += 1;
-                self.origins.closed(origin, now.since(ready.since), now);
-            }
-            Death::Reset => {
-                self.counters.dead_reset += 1;
-                self.origins.failed(origin, ready.since, now);
-            }
+            Death::Closed => self.counters.dead_closed += 1,
+            Death::Reset => self.counters.dead_reset += 1,
             Death::Spoke => self.counters.dead_spoke += 1,
             Death::Unanswered => self.counters.dead_unanswered += 1,
         }
+        // Words on a fresh connection are a greeting; later ones stand before a close (Node writes a 408).
+        if death != Death::Spoke || now.since(since) >= hand::GREETING {
+            self.origins.ended(origin, since, death == Death::Reset, now);
+        }
+        if ready.greeted && death != Death::Spoke {
+            self.origins.places.greeted(ready.destination, false);
+        }
+        self.origins.wasted(origin, now);
         self.report(ready.order.intent, Verdict::Wasted, now);
         ready.connection
     }
@@ -342,11 +359,17 @@ impl<C> Ledger<C> {
                 continue;
             }
             let Some(ready) = self.remove(id) else { continue };
-            self.origins.outlived(&ready.order.origin, now);
+            self.origins.outlived(&ready.order.origin, now.since(ready.since), now);
+            if !ready.greeted && now.since(ready.since) >= hand::GREETING {
+                self.origins.places.greeted(ready.destination, false);
+            }
+            self.origins.wasted(&ready.order.origin, now);
             closed.push(ready.connection);
             let intent = ready.order.intent;
-            let again = ready.order.until > now + WORTH_RENEWING;
-            match again.then(|| self.admit(ready.order, now)).flatten() {
+            // Where a greeting grows old, each renewal would last a second.
+            let again =
+                ready.order.until > now + WORTH_RENEWING && !self.must_be_fresh(&ready.order.origin, ready.destination);
+            match again.then(|| self.admit(self.renewed(ready.order), now)).flatten() {
                 Some(start) => {
                     self.counters.renewed += 1;
                     starts.push(start);
@@ -364,11 +387,6 @@ impl<C> Ledger<C> {
     pub(crate) fn next_due(&self) -> Option<Timestamp> {
         let ready = self.ready.values().map(|ready| ready.expires);
         ready.chain(self.claimed.values().map(|claimed| claimed.until)).min()
-    }
-
-    /// Whether less is open than is wanted.
-    pub(crate) fn is_short(&self) -> bool {
-        self.standing.iter().any(|(origin, standing)| self.open_to(origin) < standing.count as usize)
     }
 
     /// Refuses everything from now on and lets go of all there is.
@@ -418,59 +436,6 @@ impl<C> Ledger<C> {
         rows
     }
 
-    fn admit(&mut self, order: LeaseOrder, now: Timestamp) -> Option<Start> {
-        let room = self.dials.len() + self.ready.len() + self.handed.len() + self.claimed.len() < self.limits.total
-            && self.open_to(&order.origin) < self.limits.per_origin;
-        let destinations: Vec<_> = interleave(&order.addresses)
-            .into_iter()
-            .filter(|&address| self.open_at(address) < self.limits.per_address)
-            .map(|address| SocketAddr::new(address, order.origin.port))
-            .collect();
-        let counter = if self.draining {
-            &mut self.counters.refused_draining
-        } else if !room || destinations.is_empty() {
-            &mut self.counters.refused_limit
-        } else if !self.may_dial(&order.origin, now) {
-            &mut self.counters.refused_backoff
-        } else if !self.pace.take(now) {
-            &mut self.counters.refused_pace
-        } else {
-            let id = LeaseId(self.next);
-            self.next += 1;
-            self.counters.opened += 1;
-            self.marks.extend(destinations.iter().map(|&destination| (destination, true)));
-            self.dials.insert(id, Dial { order, destinations: destinations.clone(), since: now, late: false });
-            return Some(Start { id, destinations });
-        };
-        *counter += 1;
-        self.counters.refused += 1;
-        None
-    }
-
-    fn may_dial(&self, origin: &Origin, now: Timestamp) -> bool {
-        match self.origins.readiness(origin, now) {
-            Readiness::Open => true,
-            Readiness::Trial => !self.dials.values().any(|dial| dial.order.origin == *origin),
-            Readiness::Paused => false,
-        }
-    }
-
-    /// What is on its way to a program counts, because it may come back.
-    fn open_to(&self, origin: &Origin) -> usize {
-        self.dials.values().filter(|dial| dial.order.origin == *origin).count()
-            + self.ready.values().filter(|ready| ready.order.origin == *origin).count()
-            + self.handed.values().filter(|handed| handed.order.origin == *origin).count()
-            + self.claimed.values().filter(|claimed| claimed.ready.order.origin == *origin).count()
-    }
-
-    /// A dial counts for the address it tries first.
-    fn open_at(&self, address: IpAddr) -> usize {
-        self.dials.values().filter(|dial| dial.destinations.first().is_some_and(|first| first.ip() == address)).count()
-            + self.ready.values().filter(|ready| ready.destination.ip() == address).count()
-            + self.handed.values().filter(|handed| handed.destination.ip() == address).count()
-            + self.claimed.values().filter(|claimed| claimed.ready.destination.ip() == address).count()
-    }
-
     fn end_dial(&mut self, id: LeaseId) -> Option<Dial> {
         let dial = self.dials.remove(&id)?;
         self.marks.extend(dial.destinations.iter().map(|&destination| (destination, false)));
@@ -498,8 +463,8 @@ impl<C> Ledger<C> {
     }
 
     /// The connection of a lease that waits.
-    pub(crate) fn connection(&self, id: LeaseId) -> Option<(&C, &Origin)> {
-        self.ready.get(&id).map(|ready| (&ready.connection, &ready.order.origin))
+    pub(crate) fn connection(&self, id: LeaseId) -> Option<&C> {
+        self.ready.get(&id).map(|ready| &ready.connection)
     }
 
     fn report(&mut self, intent: Option<(IntentId, ResourceId)>, verdict: Verdict, now: Timestamp) {
@@ -511,13 +476,13 @@ impl<C> Ledger<C> {
 
 impl<C> Ready<C> {
     fn split(self) -> (C, Handed) {
-        let Self { order, destination, local, rtt, since, expires, offer, connection } = self;
-        (connection, Ready { order, destination, local, rtt, since, expires, offer, connection: () })
+        let Self { order, destination, local, rtt, since, expires, offer, greeted, connection } = self;
+        (connection, Ready { order, destination, local, rtt, since, expires, offer, greeted, connection: () })
     }
 
     fn with<D>(self, connection: D) -> Ready<D> {
-        let Self { order, destination, local, rtt, since, expires, offer, .. } = self;
-        Ready { order, destination, local, rtt, since, expires, offer, connection }
+        let Self { order, destination, local, rtt, since, expires, offer, greeted, .. } = self;
+        Ready { order, destination, local, rtt, since, expires, offer, greeted, connection }
     }
 
     fn view(&self, id: LeaseId, state: LeaseState, now: Timestamp) -> LeaseView {

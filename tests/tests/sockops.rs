@@ -1,0 +1,310 @@
+//! What the kernel tells of the host's connections: measured over a link of a known length, and read back from the
+//! daemon.
+//!
+//! The program sits on the real root of the cgroups, so it sees every connection of this machine meanwhile; each test
+//! looks only at those of its own namespaces.
+
+#![expect(clippy::print_stderr, reason = "a test that is skipped says why")]
+
+use std::{
+    io::{Read as _, Write as _},
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket},
+    os::fd::AsFd as _,
+    thread,
+    time::Duration,
+};
+
+use anyhow::Result;
+use prewarm_tests::{
+    clock,
+    daemon::{self, Daemon, DaemonOptions},
+    kernel,
+    link::DelayedLink,
+    needs::{self, skip},
+    netns::{Addresses, Namespace, VethEnd, veth},
+    question,
+};
+use prewarm_user::{
+    kernel::{Dialled, Key, Programs, Ring, Settings, cgroup_mount, object},
+    lease::netns_cookie,
+    model::{Connection, Phase, Seen},
+};
+use socket2::{Domain, Socket, Type};
+
+const ROUND_TRIP: Duration = Duration::from_millis(40);
+const WAIT: Duration = Duration::from_secs(10);
+const FAR: &str = "10.77.9.2:7";
+const FAR6: &str = "[fd77:9::2]:7";
+const MAPPED: &str = "[::ffff:10.77.9.2]:7";
+
+/// Two namespaces with the link between them, and a server on the far end that echoes once and waits for the end.
+struct World {
+    near: Namespace,
+    far: Namespace,
+    _link: DelayedLink,
+}
+
+impl World {
+    fn new() -> Result<Self> {
+        let (near, far) = (Namespace::create("near")?, Namespace::create("far")?);
+        let link = DelayedLink::join((&near, "wan"), (&far, "wan"), ROUND_TRIP)?;
+        for (namespace, v4, v6) in [(&near, "10.77.9.1/30", "fd77:9::1/64"), (&far, "10.77.9.2/30", "fd77:9::2/64")] {
+            namespace.ip(&["addr", "add", v4, "dev", "wan"])?;
+            namespace.ip(&["addr", "add", v6, "dev", "wan", "nodad"])?;
+        }
+        for address in [FAR, FAR6] {
+            let listener = far.enter(|| Ok(TcpListener::bind(address.parse::<SocketAddr>()?)?))?;
+            thread::spawn(move || {
+                for stream in listener.incoming().flatten() {
+                    thread::spawn(move || echo(stream));
+                }
+            });
+        }
+        Ok(Self { near, far, _link: link })
+    }
+
+    fn cookie(namespace: &Namespace) -> u64 {
+        namespace.enter(|| Ok(netns_cookie(UdpSocket::bind("0.0.0.0:0")?.as_fd())?)).unwrap()
+    }
+}
+
+fn echo(mut stream: TcpStream) {
+    let mut bytes = [0; 4096];
+    while let Ok(length @ 1..) = stream.read(&mut bytes) {
+        if stream.write_all(&bytes[..length]).is_err() {
+            return;
+        }
+    }
+}
+
+/// The programs, watching this machine's connections.
+struct Watching {
+    _programs: Programs,
+    ring: Ring,
+    dialled: Dialled,
+    seen: Vec<Connection>,
+}
+
+impl Watching {
+    fn start() -> Option<Self> {
+        if let Some(reason) = kernel::missing() {
+            eprintln!("skipped: {reason}");
+            return None;
+        }
+        let mut programs = Programs::load(object().unwrap(), &Settings::new(Key::from_secret(&[1; 32]))).unwrap();
+        let dialled = programs.watch_connections(&cgroup_mount().expect("cgroup v2 is mounted")).unwrap();
+        let ring = programs.ring().unwrap();
+        Some(Self { _programs: programs, ring, dialled, seen: Vec::new() })
+    }
+
+    /// The phases of the connection to there, in a namespace, once there are so many.
+    fn phases(&mut self, namespace: u64, destination: &str, count: usize) -> Vec<Phase> {
+        let destination: SocketAddr = destination.parse().unwrap();
+        let canonical = SocketAddr::new(destination.ip().to_canonical(), destination.port());
+        let mut phases = Vec::new();
+        let what = format!("{count} records of {destination}");
+        clock::wait_for(&what, WAIT, || {
+            self.ring.drain(4096, |record| {
+                if let Some(Seen::Connection(connection)) = record.into_observation().map(|seen| seen.seen) {
+                    self.seen.push(connection);
+                }
+            });
+            let here = |seen: &&Connection| seen.namespace == namespace && seen.destination == canonical;
+            phases = self.seen.iter().filter(here).map(|seen| seen.phase).collect();
+            Ok((phases.len() >= count).then_some(()))
+        })
+        .unwrap_or_else(|error| panic!("{error:#}: {:?}", self.seen));
+        assert_eq!(self.ring.garbled(), 0);
+        phases
+    }
+}
+
+fn close_to_the_link(measured: Duration) -> bool {
+    measured >= ROUND_TRIP && measured < ROUND_TRIP + Duration::from_millis(4)
+}
+
+#[test]
+fn handshakes_use_and_ends_are_measured_for_both_families() {
+    if skip(needs::WORLD) {
+        return;
+    }
+    let Some(mut watching) = Watching::start() else { return };
+    let world = World::new().unwrap();
+    let namespace = World::cookie(&world.near);
+    // The mapped address goes to the IPv4 server, from an IPv6 socket; its records join those of the first.
+    for (destination, records) in [(FAR, 2), (FAR6, 2), (MAPPED, 4)] {
+        let server: SocketAddr = destination.parse().unwrap();
+        world
+            .near
+            .enter(|| {
+                let socket = Socket::new(Domain::for_address(server), Type::STREAM, None)?;
+                socket.connect(&server.into())?;
+                let mut stream = TcpStream::from(socket);
+                stream.write_all(&[7; 1000])?;
+                stream.read_exact(&mut [0; 1000])?;
+                Ok(())
+            })
+            .unwrap();
+        let phases = watching.phases(namespace, destination, records);
+        let [.., Phase::Established { round_trip: Some(handshake), own: false }, closed] = phases[..] else {
+            panic!("{destination}: {phases:?}")
+        };
+        assert!(close_to_the_link(handshake), "{destination}: {handshake:?}");
+        let Phase::Closed { round_trip, carried: true, sent, received } = closed else { panic!("{closed:?}") };
+        assert!(close_to_the_link(round_trip), "{destination}: {round_trip:?}");
+        // The kernel counts the FIN as a byte.
+        assert!((1000..=1001).contains(&sent) && (1000..=1001).contains(&received), "{sent}, {received}");
+    }
+    let far = World::cookie(&world.far);
+    assert!(watching.seen.iter().all(|seen| seen.namespace != far), "what was accepted is nobody's access");
+}
+
+#[test]
+fn a_connection_without_a_byte_is_told_apart() {
+    if skip(needs::WORLD) {
+        return;
+    }
+    let Some(mut watching) = Watching::start() else { return };
+    let world = World::new().unwrap();
+    let namespace = World::cookie(&world.near);
+    drop(world.near.enter(|| Ok(TcpStream::connect(FAR)?)).unwrap());
+    let phases = watching.phases(namespace, FAR, 2);
+    let [Phase::Established { own: false, .. }, Phase::Closed { carried: false, received: 0..=1, .. }] = phases[..]
+    else {
+        panic!("{phases:?}")
+    };
+}
+
+#[test]
+fn the_daemons_own_are_told_apart_and_their_first_use_is_told_at_once() {
+    if skip(needs::WORLD) {
+        return;
+    }
+    let Some(mut watching) = Watching::start() else { return };
+    let world = World::new().unwrap();
+    let namespace = World::cookie(&world.near);
+    let server: SocketAddr = FAR.parse().unwrap();
+    let mut stream = world
+        .near
+        .enter(|| {
+            let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
+            watching.dialled.announce(socket.as_fd());
+            socket.connect(&server.into())?;
+            Ok(TcpStream::from(socket))
+        })
+        .unwrap();
+    let phases = watching.phases(namespace, FAR, 1);
+    assert!(matches!(phases[..], [Phase::Established { own: true, .. }]), "{phases:?}");
+    // Nothing more is told of it while it waits, nor twice when it is used.
+    stream.write_all(b"a").unwrap();
+    stream.read_exact(&mut [0]).unwrap();
+    let phases = watching.phases(namespace, FAR, 2);
+    assert_eq!(phases[1], Phase::Carried);
+    stream.write_all(b"b").unwrap();
+    stream.read_exact(&mut [0]).unwrap();
+    drop(stream);
+    let phases = watching.phases(namespace, FAR, 3);
+    assert!(matches!(phases[2], Phase::Closed { carried: true, .. }), "{phases:?}");
+    // The announcement was for one connection.
+    drop(world.near.enter(|| Ok(TcpStream::connect(FAR)?)).unwrap());
+    let phases = watching.phases(namespace, FAR, 4);
+    assert!(matches!(phases[3], Phase::Established { own: false, .. }), "{phases:?}");
+}
+
+#[test]
+fn what_stays_inside_the_host_is_not_told() {
+    if skip(needs::WORLD) {
+        return;
+    }
+    let Some(mut watching) = Watching::start() else { return };
+    let world = World::new().unwrap();
+    let namespace = World::cookie(&world.near);
+    world
+        .near
+        .enter(|| {
+            for address in ["127.0.0.1:0", "127.64.0.9:0", "[::1]:0"] {
+                let listener = TcpListener::bind(address)?;
+                drop(TcpStream::connect(listener.local_addr()?)?);
+            }
+            // Something that is told, as the end of the list.
+            drop(TcpStream::connect(FAR)?);
+            Ok(())
+        })
+        .unwrap();
+    watching.phases(namespace, FAR, 2);
+    let here: Vec<_> = watching.seen.iter().filter(|seen| seen.namespace == namespace).collect();
+    assert_eq!(here.len(), 2, "{here:?}");
+}
+
+const HOST: Addresses = Addresses { v4: Ipv4Addr::new(10, 77, 0, 1), v6: Ipv6Addr::new(0xfd77, 0, 0, 0, 0, 0, 0, 1) };
+const CLIENT: Addresses = Addresses { v4: Ipv4Addr::new(10, 77, 0, 2), v6: Ipv6Addr::new(0xfd77, 0, 0, 0, 0, 0, 0, 2) };
+
+/// An answer to a question: one address.
+fn answer(question: &[u8], address: Ipv4Addr) -> Vec<u8> {
+    let mut bytes = question.to_vec();
+    (bytes[2], bytes[3], bytes[7]) = (0x81, 0x80, 1);
+    bytes.extend([0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 60, 0, 4]);
+    bytes.extend(address.octets());
+    bytes
+}
+
+#[test]
+fn the_daemon_lists_origins_of_programs_that_take_nothing_from_it() {
+    if skip(needs::DAEMON) {
+        return;
+    }
+    let (world, client) = (World::new().unwrap(), Namespace::create("client").unwrap());
+    veth(
+        &VethEnd { namespace: &world.near, interface: "pw-host", addresses: HOST },
+        &VethEnd { namespace: &client, interface: "pw-client", addresses: CLIENT },
+    )
+    .unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let options = DaemonOptions {
+        interfaces: vec!["pw-host".to_owned()],
+        configuration: "[resolve]\nservers = [\"127.0.0.1:53\"]\n".to_owned(),
+        ingress: true,
+    };
+    let mut daemon = Daemon::start(&world.near, &daemon::binary().unwrap(), &options, folder.path()).unwrap();
+    // A client asks, the host answers.
+    let server = world.near.enter(|| Ok(UdpSocket::bind("10.77.0.1:53")?)).unwrap();
+    let asking = client.enter(|| Ok(UdpSocket::bind("10.77.0.2:0")?)).unwrap();
+    asking.send_to(&question::bytes("www.example.org"), "10.77.0.1:53").unwrap();
+    let mut bytes = [0; 512];
+    let (length, from) = server.recv_from(&mut bytes).unwrap();
+    server.send_to(&answer(&bytes[..length], Ipv4Addr::new(10, 77, 9, 2)), from).unwrap();
+    clock::wait_for("the name", WAIT, || Ok((daemon.stats()?.names.known == 1).then_some(()))).unwrap();
+    world
+        .near
+        .enter(|| {
+            for _ in 0..3 {
+                let mut stream = TcpStream::connect(FAR)?;
+                stream.write_all(b"hello")?;
+                stream.read_exact(&mut [0; 5])?;
+            }
+            drop(TcpStream::connect("[fd77:9::2]:7")?);
+            Ok(())
+        })
+        .unwrap();
+    let listed = clock::wait_for("three connections and their ends", WAIT, || {
+        let Ok(text) = daemon.command(&["origins", "--json"]) else { return Ok(None) };
+        let listed: serde_json::Value = serde_json::from_str(&text)?;
+        Ok((listed["origins"][0]["closed"] == 3).then_some(listed))
+    })
+    .unwrap();
+    let origin = &listed["origins"][0];
+    assert_eq!((&listed["schema"], &origin["origin"]), (&1.into(), &"www.example.org:7".into()), "{listed}");
+    assert_eq!((&origin["missed"], &origin["leased"], &origin["unused"]), (&3.into(), &0.into(), &0.into()));
+    let number = |key: &str| origin[key].as_f64().unwrap();
+    assert!((40.0..44.0).contains(&number("handshake_ms")), "{origin}");
+    assert!((120.0..132.0).contains(&number("would_have_saved_ms")), "{origin}");
+    assert!((15..=18).contains(&origin["sent_bytes"].as_u64().unwrap()), "{origin}");
+    let table = daemon.command(&["origins"]).unwrap();
+    assert!(table.contains("www.example.org:7"), "{table}");
+    // The port was learnt without `prewarm exec`, and what no answer named is counted.
+    let names = daemon.command(&["names", "--json"]).unwrap();
+    assert!(names.contains("\"ports\": [\n        7\n      ]"), "{names}");
+    let stats: serde_json::Value = serde_json::from_str(&daemon.command(&["stats", "--json"]).unwrap()).unwrap();
+    assert_eq!((&stats["connects"]["named"], &stats["connects"]["blind"]), (&3.into(), &1.into()), "{stats}");
+    assert_eq!(stats["blind_share"], 25.0);
+}
