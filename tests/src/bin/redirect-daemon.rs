@@ -53,6 +53,8 @@ async fn main() -> anyhow::Result<()> {
         dials_per_second: 1e4,
         dial_burst: 4000,
         idle_seconds: 60.0,
+        // The tests count connections.
+        demand: false,
         ..LeaseSettings::default()
     };
     let (outcomes, mut unread) = tokio::sync::mpsc::channel(1000);

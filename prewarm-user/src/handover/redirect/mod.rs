@@ -120,7 +120,7 @@ impl Redirect {
 
     /// Lets redirected connections end for as long as `grace`, and cuts those that don't; after [`Self::close`].
     pub async fn drain(self, grace: Duration) {
-        let mut tasks = lock(&self.entrances).close();
+        let mut tasks = lock(&self.entrances).tasks();
         if timeout(grace, async { while tasks.join_next().await.is_some() {} }).await.is_err() {
             tracing::warn!("redirected connections that did not end in {} s were cut", grace.as_secs_f64());
             tasks.shutdown().await;
