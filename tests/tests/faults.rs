@@ -8,7 +8,6 @@
 //! Needs root, the packages of the harness and the binary in `PREWARM_BIN`.
 
 use std::process::Stdio;
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
@@ -25,9 +24,6 @@ const ROUND_TRIP: Duration = Duration::from_millis(10);
 const SOON_MS: f64 = 500.0;
 /// How old the heartbeat may be, and what it takes to notice.
 const NOTICED_MS: f64 = 2_100.0;
-
-/// One at a time: on two cores they would delay each other.
-static ALONE: Mutex<()> = Mutex::new(());
 
 /// What is done to the daemon, at these times.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,7 +49,6 @@ fn now_ms() -> f64 {
 }
 
 fn play(path: Path, fault: Fault) -> Seen {
-    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     let binary = binary().unwrap();
     let bed = Bed::build(Some(ROUND_TRIP)).unwrap();
     let _peer = Peer::start(&bed.server, bed.origin(PORT)).unwrap();
