@@ -126,7 +126,9 @@ fn sample(bed: &Bed, path: Path, daemon: Option<&Daemon>, target: &Target, sampl
 
 /// The same process connects to the same listener of its own host, in a redirected cgroup and in another.
 fn redirect_misses(bed: &Bed, binary: &File) -> Result<Vec<Row>> {
-    let daemon = bed.daemon(Path::Redirect, binary, &[])?;
+    // Leases wait, elsewhere: tables that are empty would be looked into for nothing.
+    let _leased = Peer::start(&bed.server, bed.origin(LEASED))?;
+    let daemon = bed.daemon(Path::Redirect, binary, &[Keep { port: LEASED, count: 32 }])?;
     let (address, listener) = bed.client.enter(|| {
         let listener = TcpListener::bind(SocketAddr::new(bed.client_address(), 0))?;
         Ok((listener.local_addr()?, listener))

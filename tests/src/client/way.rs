@@ -90,7 +90,11 @@ impl Opener {
             (Way::Connect(proxy), _) => connect(self.connected(*proxy)?, target)?,
             (Way::Fd(_), Some(leases)) => {
                 let address = target.address()?;
-                leases.connect(&address.ip().to_string(), address.port())?.stream
+                // Where there is none, with the same patience as everybody.
+                match leases.take_to(&address.ip().to_string(), address.port())? {
+                    Some(lease) => lease.into_stream(),
+                    None => TcpStream::connect_timeout(&address, self.patience)?,
+                }
             }
             (Way::Direct | Way::Fd(_), _) => TcpStream::connect_timeout(&target.address()?, self.patience)?,
         };
