@@ -367,11 +367,15 @@ impl<C> Ledger<C> {
             }
             self.origins.wasted(&ready.order.origin, now);
             closed.push(ready.connection);
+            if self.is_kept(&ready.order) {
+                self.counters.renewed += 1;
+                continue;
+            }
             let intent = ready.order.intent;
             // Where a greeting grows old, each renewal would last a second.
             let again =
                 ready.order.until > now + WORTH_RENEWING && !self.must_be_fresh(&ready.order.origin, ready.destination);
-            match again.then(|| self.admit(self.renewed(ready.order), now)).flatten() {
+            match again.then(|| self.admit(ready.order, now)).flatten() {
                 Some(start) => {
                     self.counters.renewed += 1;
                     starts.push(start);
@@ -386,8 +390,11 @@ impl<C> Ledger<C> {
     }
 
     /// When something is due next.
-    pub(crate) fn next_due(&self) -> Option<Timestamp> {
-        let ready = self.ready.values().map(|ready| ready.expires);
+    pub(crate) fn next_due(&self, now: Timestamp) -> Option<Timestamp> {
+        let ready = self.ready.values().map(|ready| {
+            let ahead = ready.expires - self.lead(&ready.order.origin);
+            if now < ahead && self.is_kept(&ready.order) { ahead } else { ready.expires }
+        });
         ready.chain(self.claimed.values().map(|claimed| claimed.until)).min()
     }
 

@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use super::{Dial, LeaseId, LeaseOrder, Ledger, Standing, Start};
+use super::{Dial, LeaseId, LeaseOrder, Ledger, Ready, Standing, Start};
 use crate::{
     lease::{counters::Reason, order::interleave, origins::Readiness},
     model::{IntentId, Origin, Timestamp, Verdict},
@@ -53,14 +53,22 @@ impl<C> Ledger<C> {
         self.standing.insert(origin, Standing { addresses, until, count });
     }
 
-    /// An order whose lease has ended, to be dialled again: to the addresses that are known now.
-    pub(super) fn renewed(&self, mut order: LeaseOrder) -> LeaseOrder {
-        if order.reason == Reason::Wanted
-            && let Some(standing) = self.standing.get(&order.origin)
-        {
-            order.addresses.clone_from(&standing.addresses);
-        }
-        order
+    /// Whether a lease is one of those that are kept, so that another was dialled in its place, or is now.
+    pub(super) fn is_kept(&self, order: &LeaseOrder) -> bool {
+        order.reason == Reason::Wanted && self.standing.contains_key(&order.origin)
+    }
+
+    /// How long before the end of a kept lease another is dialled, so that there is always one.
+    pub(super) fn lead(&self, origin: &Origin) -> Duration {
+        // Half as long again: round trips vary, and a miss costs more than an early dial.
+        DIAL.max(self.origins.round_trip(origin).unwrap_or(DIAL) * 3 / 2)
+    }
+
+    /// What is open to an origin and will be when another could be there.
+    fn lasting_to(&self, origin: &Origin, now: Timestamp) -> usize {
+        let soon = now + self.lead(origin);
+        let ending = |ready: &&Ready<C>| ready.order.origin == *origin && ready.expires <= soon;
+        self.open_to(origin) - self.ready.values().filter(ending).count()
     }
 
     /// What has to be dialled so that there is as much as is wanted, or in demand.
@@ -69,7 +77,7 @@ impl<C> Ledger<C> {
         let mut starts = std::mem::take(&mut self.starts);
         let mut missing = Vec::new();
         for (origin, standing) in &self.standing {
-            for _ in self.open_to(origin)..standing.count as usize {
+            for _ in self.lasting_to(origin, now)..standing.count as usize {
                 missing.push(LeaseOrder {
                     intent: None,
                     reason: Reason::Wanted,
@@ -107,7 +115,7 @@ impl<C> Ledger<C> {
     pub(crate) fn is_short(&self, now: Timestamp) -> bool {
         let there = self.by_place();
         let has = |place| there.get(&place).copied().unwrap_or_default();
-        self.standing.iter().any(|(origin, standing)| self.open_to(origin) < standing.count as usize)
+        self.standing.iter().any(|(origin, standing)| self.lasting_to(origin, now) < standing.count as usize)
             || self.origins.places.busy().any(|place| has(place) < self.level(place, now))
     }
 
@@ -115,7 +123,7 @@ impl<C> Ledger<C> {
     pub(super) fn is_short_at(&self, origin: &Origin, place: SocketAddr, now: Timestamp) -> bool {
         let level = self.level(place, now);
         (level > 0 && self.open_to_place(place) < level)
-            || self.standing.get(origin).is_some_and(|standing| self.open_to(origin) < standing.count as usize)
+            || self.standing.get(origin).is_some_and(|standing| self.lasting_to(origin, now) < standing.count as usize)
     }
 
     /// A program came for a connection to there.
@@ -131,9 +139,7 @@ impl<C> Ledger<C> {
             return 0;
         }
         let Some(origin) = self.origins.places.origin(destination) else { return 0 };
-        // Half as long again: round trips vary, and a miss costs more than an early dial.
-        let dial = DIAL.max(self.origins.round_trip(origin).unwrap_or(DIAL) * 3 / 2);
-        let level = self.origins.places.level(destination, dial, self.origins.idle(origin), now) as usize;
+        let level = self.origins.places.level(destination, self.lead(origin), self.origins.idle(origin), now) as usize;
         // The origin may have several addresses in demand; its own limit is for all of them.
         level.min(self.limits.per_origin)
     }

@@ -87,7 +87,7 @@ fn a_claimed_lease_is_out_of_reach_and_comes_back_unfetched() {
     let token = market.claim(here()).unwrap();
     assert!(ledger.take(here(), &from(None), at(100), |_| Ok(Heard::Silence)).is_none());
     assert_eq!(ledger.view(at(100))[0].state, LeaseState::Claimed);
-    assert_eq!(ledger.next_due(), Some(at(2100)));
+    assert_eq!(ledger.next_due(at(0)), Some(at(2100)));
     assert_eq!(ledger.expire(at(2099), |_| Ok(Heard::Silence)), (vec![], vec![]));
     assert!(ledger.take(here(), &from(None), at(2099), |_| Ok(Heard::Silence)).is_none());
     assert_eq!(ledger.expire(at(2100), |_| Ok(Heard::Silence)), (vec![], vec![]));

@@ -93,7 +93,7 @@ fn the_oldest_goes_first_and_the_dead_are_buried() {
     assert_eq!((ledger.counters.dead, ledger.counters.dead_closed), (1, 1));
     // What it was closed after is learnt.
     ready(&mut ledger, "a.example", 3, at(6000), at(99_000));
-    assert_eq!(ledger.next_due(), Some(at(6000 + 2500)));
+    assert_eq!(ledger.next_due(at(0)), Some(at(6000 + 2500)));
 }
 
 #[test]
@@ -164,7 +164,7 @@ fn failures_pause_an_origin_and_one_trial_follows() {
 fn an_unused_lease_expires_or_is_renewed() {
     let mut ledger = ledger(|_| {});
     ready(&mut ledger, "a.example", 1, at(0), at(5000));
-    assert_eq!(ledger.next_due(), Some(at(5000)), "its use ends before its idle time");
+    assert_eq!(ledger.next_due(at(0)), Some(at(5000)), "its use ends before its idle time");
     assert_eq!(ledger.expire(at(4999), |_| Ok(Heard::Silence)), (vec![], vec![]));
     assert_eq!(ledger.expire(at(5000), |_| Ok(Heard::Silence)), (vec![1], vec![]));
     assert_eq!(verdicts(&mut ledger), [(1, Verdict::Wasted)]);
