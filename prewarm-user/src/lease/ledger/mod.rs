@@ -12,9 +12,11 @@ use std::{
 
 mod hand;
 mod stock;
+mod tally;
 
 pub(crate) use hand::{Heard, Prove};
 
+use self::tally::Tally;
 use super::{
     counters::{LeaseCounters, LeaseState, LeaseView, Reason},
     offer::{Offers, Recalled, Token},
@@ -193,6 +195,8 @@ pub(crate) struct Ledger<C> {
     ready: BTreeMap<LeaseId, Ready<C>>,
     handed: BTreeMap<LeaseId, Handed>,
     claimed: BTreeMap<LeaseId, Claimed<C>>,
+    /// All four, counted.
+    tally: Tally,
     stall: Stall,
     by_destination: HashMap<SocketAddr, VecDeque<LeaseId>>,
     standing: HashMap<Origin, Standing>,
@@ -235,6 +239,7 @@ impl<C> Ledger<C> {
             ready: BTreeMap::new(),
             handed: BTreeMap::new(),
             claimed: BTreeMap::new(),
+            tally: Tally::default(),
             stall: Stall::default(),
             by_destination: HashMap::new(),
             standing: HashMap::new(),
@@ -414,6 +419,7 @@ impl<C> Ledger<C> {
         let mut ready: Vec<_> = ready.into_iter().filter_map(|id| self.remove(id)).collect();
         // Nobody will come for these either: what they would be handed over by stops as well.
         for (_, Claimed { ready: claimed, token, .. }) in std::mem::take(&mut self.claimed) {
+            self.tally.subtract(&claimed.order.origin, Some(claimed.destination));
             self.stall.forget(token);
             ready.push(claimed);
         }
@@ -447,11 +453,13 @@ impl<C> Ledger<C> {
 
     fn end_dial(&mut self, id: LeaseId) -> Option<Dial> {
         let dial = self.dials.remove(&id)?;
+        self.tally.subtract(&dial.order.origin, dial.destinations.first().copied());
         self.marks.extend(dial.destinations.iter().map(|&destination| (destination, false)));
         Some(dial)
     }
 
     fn keep(&mut self, id: LeaseId, ready: Ready<C>) {
+        self.tally.add(&ready.order.origin, Some(ready.destination));
         self.marks.push((ready.destination, true));
         self.by_destination.entry(ready.destination).or_default().push_back(id);
         self.ready.insert(id, ready);
@@ -461,6 +469,7 @@ impl<C> Ledger<C> {
     /// Out of those that wait; it must be off offer.
     fn remove(&mut self, id: LeaseId) -> Option<Ready<C>> {
         let ready = self.ready.remove(&id)?;
+        self.tally.subtract(&ready.order.origin, Some(ready.destination));
         self.marks.push((ready.destination, false));
         if let Some(ids) = self.by_destination.get_mut(&ready.destination) {
             ids.retain(|&other| other != id);

@@ -4,7 +4,6 @@
 //! sum of events: what is missing is a level less what is dialling or open, so nothing is ever opened twice.
 
 use std::{
-    collections::HashMap,
     net::{IpAddr, Ipv6Addr, SocketAddr},
     time::Duration,
 };
@@ -87,7 +86,6 @@ impl<C> Ledger<C> {
                 });
             }
         }
-        let there = self.by_place();
         for destination in self.origins.places.busy().collect::<Vec<_>>() {
             let level = self.level(destination, now);
             if level == 0 {
@@ -95,7 +93,7 @@ impl<C> Ledger<C> {
                 continue;
             }
             let Some(origin) = self.origins.places.origin(destination).cloned() else { continue };
-            for _ in there.get(&destination).copied().unwrap_or_default()..level {
+            for _ in self.open_to_place(destination)..level {
                 missing.push(LeaseOrder {
                     intent: None,
                     reason: Reason::Demanded,
@@ -113,10 +111,8 @@ impl<C> Ledger<C> {
 
     /// Whether less is open than is wanted or in demand.
     pub(crate) fn is_short(&self, now: Timestamp) -> bool {
-        let there = self.by_place();
-        let has = |place| there.get(&place).copied().unwrap_or_default();
         self.standing.iter().any(|(origin, standing)| self.lasting_to(origin, now) < standing.count as usize)
-            || self.origins.places.busy().any(|place| has(place) < self.level(place, now))
+            || self.origins.places.busy().any(|place| self.open_to_place(place) < self.level(place, now))
     }
 
     /// The same of one origin, at one of its addresses: what a program waits for must not look at all.
@@ -253,6 +249,7 @@ impl<C> Ledger<C> {
         self.next += 1;
         self.counters.opened += 1;
         self.marks.extend(destinations.iter().map(|&destination| (destination, true)));
+        self.tally.add(&order.origin, destinations.first().copied());
         self.dials.insert(id, Dial { order, destinations: destinations.clone(), since: now, late: false });
         Ok(Start { id, destinations })
     }
@@ -267,18 +264,17 @@ impl<C> Ledger<C> {
 
     /// What is on its way to a program counts, because it may come back.
     pub(super) fn open_to(&self, origin: &Origin) -> usize {
-        self.dials.values().filter(|dial| dial.order.origin == *origin).count()
-            + self.open().filter(|(other, _)| *other == origin).count()
+        self.tally.to(origin)
     }
 
     /// A dial counts for the address it tries first.
     fn open_where(&self, there: impl Fn(SocketAddr) -> bool) -> usize {
         self.dials.values().filter(|dial| dial.destinations.first().is_some_and(|&first| there(first))).count()
-            + self.open().filter(|(_, destination)| there(*destination)).count()
+            + self.open().filter(|&destination| there(destination)).count()
     }
 
     fn open_to_place(&self, place: SocketAddr) -> usize {
-        self.open_where(|destination| destination == place)
+        self.tally.at(place)
     }
 
     fn has_room(&self, address: IpAddr) -> bool {
@@ -286,21 +282,10 @@ impl<C> Ledger<C> {
             && self.open_where(|destination| network(destination.ip()) == network(address)) < self.limits.per_network
     }
 
-    /// How many lead where.
-    fn by_place(&self) -> HashMap<SocketAddr, usize> {
-        let mut there = HashMap::new();
-        let dials = self.dials.values().filter_map(|dial| dial.destinations.first().copied());
-        for place in dials.chain(self.open().map(|(_, destination)| destination)) {
-            *there.entry(place).or_default() += 1;
-        }
-        there
-    }
-
-    fn open(&self) -> impl Iterator<Item = (&Origin, SocketAddr)> {
-        let ready = self.ready.values().map(|ready| (&ready.order.origin, ready.destination));
-        let handed = self.handed.values().map(|handed| (&handed.order.origin, handed.destination));
-        let claimed = self.claimed.values().map(|claimed| (&claimed.ready.order.origin, claimed.ready.destination));
-        ready.chain(handed).chain(claimed)
+    fn open(&self) -> impl Iterator<Item = SocketAddr> {
+        let ready = self.ready.values().map(|ready| ready.destination);
+        let handed = self.handed.values().map(|handed| handed.destination);
+        ready.chain(handed).chain(self.claimed.values().map(|claimed| claimed.ready.destination))
     }
 }
 

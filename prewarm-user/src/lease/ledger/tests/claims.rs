@@ -64,6 +64,7 @@ fn what_was_claimed_is_redeemed_once() {
     ledger.settle(id, Fate::Used, at(11));
     assert_eq!(verdicts(&mut ledger), [(1, Verdict::Used { saved: RTT })]);
     assert_eq!((ledger.counters.claimed, ledger.counters.taken, ledger.counters.unredeemed), (1, 1, 0));
+    assert_eq!(ledger.tally, Tally::default(), "nothing is counted that is gone");
 }
 
 #[test]
@@ -112,6 +113,7 @@ fn a_claimed_lease_that_died_is_nobodys() {
     assert_eq!(ledger.died(id, Death::Closed, at(150)), None);
     assert_eq!(ledger.expire(at(2150), |_| Err(Death::Closed)), (vec![2], vec![]));
     assert_eq!((ledger.counters.dead, ledger.claimed.len(), ledger.ready.len()), (2, 0, 0));
+    assert_eq!(ledger.tally, Tally::default());
 }
 
 #[test]
@@ -167,6 +169,7 @@ fn draining_ends_offers_and_claims() {
     closed.sort_unstable();
     assert_eq!((closed, market.tokens()), (vec![1, 2], vec![]));
     assert!(ledger.redeem(token, at(2), |_| Ok(Heard::Silence)).is_none());
+    assert_eq!(ledger.tally, Tally::default());
     assert_eq!(verdicts(&mut ledger).len(), 2);
 }
 

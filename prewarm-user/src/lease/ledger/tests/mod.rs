@@ -388,6 +388,11 @@ mod properties {
                     }
                 }
                 prop_assert!(ledger.dials.len() + ledger.ready.len() + ledger.handed.len() <= total as usize);
+                let mut counted = Tally::default();
+                for dial in ledger.dials.values() { counted.add(&dial.order.origin, dial.destinations.first().copied()); }
+                for ready in ledger.ready.values() { counted.add(&ready.order.origin, Some(ready.destination)); }
+                for handed in ledger.handed.values() { counted.add(&handed.order.origin, Some(handed.destination)); }
+                prop_assert_eq!(&ledger.tally, &counted);
                 for number in 0..4 { prop_assert!(ledger.open_to(&origin(number)) <= per_origin as usize); }
                 for outcome in ledger.outcomes.drain(..) { *outcomes.entry(outcome.intent.0).or_default() += 1; }
                 for (destination, more) in ledger.marks.drain(..) {
