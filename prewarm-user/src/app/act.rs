@@ -72,13 +72,16 @@ impl<R: Resolver> Actor<R> {
                 }
                 Err(error) => verdict_of(&error),
             },
-            Action::Warm { origin, path } => match self.lookups.lookup(&origin.name).await {
-                Ok(resolved) => match self.warming.send(origin, path, &resolved.addresses).await {
+            Action::Warm { origin, path } => {
+                let addresses = || async {
+                    let resolved = self.lookups.lookup(&origin.name).await;
+                    resolved.map(|resolved| resolved.addresses).map_err(|error| verdict_of(&error))
+                };
+                match self.warming.send(origin, path, addresses).await {
                     Ok(()) => return,
                     Err(verdict) => verdict,
-                },
-                Err(error) => verdict_of(&error),
-            },
+                }
+            }
         };
         self.report(&intent, verdict).await;
     }

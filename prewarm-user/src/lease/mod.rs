@@ -34,4 +34,4 @@ pub use origins::{MemoryError, OriginView, Remembered};
 pub use pool::{Pool, Take, Taken};
 pub use sockopt::netns_cookie;
 pub use taker::Taker;
-pub use warm::{TrustError, WarmError, WarmMethod, WarmRequest, Warmed, Warmer};
+pub use warm::{TrustError, WarmCounters, WarmError, WarmMethod, WarmRequest, Warmed, Warmer};

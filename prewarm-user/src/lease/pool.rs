@@ -375,6 +375,7 @@ impl Pool {
             }
             ledger.dialled(id, Established { destination: won.destination, local, rtt, connection: fd }, now)
         });
+        inner.hints.saves(won.destination, rtt);
         drop(unwanted);
         inner.wake.notify_one();
     }
