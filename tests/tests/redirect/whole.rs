@@ -16,7 +16,7 @@ use nix::{
 use prewarm_tests::{clock, daemon::binary};
 use serde_json::Value;
 
-use super::bench::{Origin, PLAIN, V4, assert_direct, assert_leased, one, world};
+use super::bench::{Daemon, Origin, PLAIN, V4, assert_direct, assert_leased, one, skipped, world};
 use super::cgroup::Cgroup;
 
 /// Answers every question for an A record with the origin's address, and every other with nothing.
@@ -102,7 +102,7 @@ impl Drop for Running {
 fn has_no_binary() -> bool {
     let missing = binary().is_none();
     if missing {
-        println!("skipped: PREWARM_BIN is not set");
+        skipped("PREWARM_BIN is not set");
     }
     missing
 }
@@ -134,6 +134,16 @@ fn a_cgroup_that_is_not_there_is_an_error() {
         let (origin, folder) = (Origin::start(V4)?, tempfile::tempdir()?);
         let (code, log) = Running::start(&cgroup.path().join("nowhere"), &origin, folder.path())?.end()?;
         ensure!(code == Some(2) && log.contains("nowhere"), "{code:?}: {log}");
+        Ok(())
+    });
+}
+
+/// Where loopback leads nowhere, a redirected program would wait in vain: the daemon says so instead.
+#[test]
+fn a_loopback_that_leads_nowhere_is_an_error() {
+    world(|cgroup: &Cgroup| {
+        prewarm_tests::veth::ip("link set lo down")?;
+        ensure!(Daemon::start(cgroup, "").is_err());
         Ok(())
     });
 }
