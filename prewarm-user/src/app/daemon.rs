@@ -27,6 +27,7 @@ use super::{
     proxies::{Learning, Needs, Proxies, Ways},
     redirect::{self, Heart, Redirecting},
     sockops::Watch,
+    tproxy::Forwarding,
     uses::Uses,
     warm::Warming,
 };
@@ -35,7 +36,7 @@ use crate::{
     config::Config,
     control,
     handover::{
-        Witness,
+        Reports, Witness,
         peer::Rule,
         redirect::{RedirectError, Service},
         relay::Pipes,
@@ -87,6 +88,7 @@ async fn daemon(arguments: RunArguments, config: Config) -> anyhow::Result<()> {
         ingress: config.capture.ingress.then_some(config.capture.xdp),
         egress: config.capture.egress,
         redirect: config.handover.redirect.enabled,
+        tproxy: !config.handover.tproxy.interfaces.is_empty(),
         ..kernel::Settings::new(Key::from_secret(&installation))
     };
     let mut programs = Programs::load(object, &settings).map_err(explain)?;
@@ -137,7 +139,7 @@ async fn daemon(arguments: RunArguments, config: Config) -> anyhow::Result<()> {
             if !taken.destination.ip().to_canonical().is_loopback()
                 && let Ok(socket) = kernel::cookie(taken.fd.as_fd())
             {
-                uses.handed(clock.now(), socket, taken.intent);
+                uses.handed(clock.now(), socket, (&taken.origin, taken.rtt), taken.intent);
             }
         });
     }
@@ -147,6 +149,7 @@ async fn daemon(arguments: RunArguments, config: Config) -> anyhow::Result<()> {
     let lookups = Arc::new(Lookups::new(resolver, config.resolve.concurrent));
     let (saved, ring_to_dial, ring_to_intent) =
         (Arc::new(Latency::new()), Arc::new(Latency::new()), Arc::new(Latency::new()));
+    let reports = Reports::default();
     let gauges = Arc::new(Gauges {
         clock,
         started: clock.now(),
@@ -157,6 +160,7 @@ async fn daemon(arguments: RunArguments, config: Config) -> anyhow::Result<()> {
         ring_to_intent: Arc::clone(&ring_to_intent),
         warming: Arc::clone(&warming),
         uses: Arc::clone(&uses),
+        reports: reports.clone(),
         unwatched: watch.reason.clone(),
     });
     let handle = Arc::new(Daemon {
@@ -172,6 +176,7 @@ async fn daemon(arguments: RunArguments, config: Config) -> anyhow::Result<()> {
 
     let learning = Learning { observations: observations.clone(), key: Key::from_secret(&installation), clock };
     let ways = Ways::default();
+    ways.report(&reports);
     let (witness, pipes): (Arc<dyn Witness>, _) = (Arc::new(learning), Arc::new(Pipes::default()));
     let service = Service {
         pool: pool.clone(),
@@ -180,6 +185,7 @@ async fn daemon(arguments: RunArguments, config: Config) -> anyhow::Result<()> {
         pipes: Arc::clone(&pipes),
     };
     let redirecting = Redirecting::start(redirected, &config, service).map_err(explain_redirect)?;
+    redirecting.report(&reports);
     let needs = Needs {
         lookups: Arc::clone(&lookups),
         pool: pool.clone(),
@@ -188,7 +194,10 @@ async fn daemon(arguments: RunArguments, config: Config) -> anyhow::Result<()> {
         witness,
         pipes,
     };
+    let Needs { dialer, witness, pipes, .. } = needs.clone();
     let proxies = Proxies::start(&config, &ways, needs).await?;
+    let way = Arc::clone(&ways.tproxy);
+    let forwarding = Forwarding::start(&config, &mut programs, &pool, dialer, witness, pipes, way).await?;
 
     let mut decider = Decider::new(&config.history, &config.predict, &config.policy, &own, clock.now());
     decider.set_warm(config.warm_targets());
@@ -216,7 +225,7 @@ async fn daemon(arguments: RunArguments, config: Config) -> anyhow::Result<()> {
     let mut core = tokio::spawn(core.run());
     let actor = tokio::spawn(actor.run(intents_in, stopped));
     let rule = Rule::new(&config.handover);
-    let control = tokio::spawn(control::serve(listener, pool.clone(), rule, Arc::clone(&handle)));
+    let control = tokio::spawn(control::serve(listener, pool.clone(), rule, Arc::clone(&handle), reports));
     let metrics = metrics(&config, &questions, &gauges).await?;
     tracing::info!("ready, control socket {}", config.control.socket.display());
     notify(&[sd_notify::NotifyState::Ready]);
@@ -242,15 +251,22 @@ async fn daemon(arguments: RunArguments, config: Config) -> anyhow::Result<()> {
     watchdog.abort();
     keeping.abort();
     remembering.abort();
-    for task in [log.map(|log| log.abort_handle()), metrics.map(|metrics| metrics.abort_handle())].into_iter().flatten()
-    {
+    let (log, metrics) = (log.map(|log| log.abort_handle()), metrics.map(|metrics| metrics.abort_handle()));
+    for task in [log, metrics].into_iter().flatten() {
         task.abort();
     }
     drop(std::fs::remove_file(&config.control.socket));
+    // The kernel programs that change anything stop doing so.
+    drop(heart);
     redirecting.close().await;
     stop.send_replace(true);
     let drained = async {
-        proxies.stop().await;
+        let forwarded = async {
+            if let Some(forwarding) = forwarding {
+                forwarding.stop().await;
+            }
+        };
+        tokio::join!(proxies.stop(), forwarded);
         drop(actor.await);
         pool.drain().await;
         if !core.is_finished() {
@@ -261,7 +277,6 @@ async fn daemon(arguments: RunArguments, config: Config) -> anyhow::Result<()> {
         tracing::warn!("some tasks did not end in {} s", GRACE.as_secs());
     }
     keep::remember(&pool, &memory);
-    drop(heart);
     // Programs are still talking; a second signal says that nobody cares.
     tokio::select! {
         () = redirecting.drain() => {}

@@ -13,6 +13,7 @@ mod numbers;
 mod proxies;
 mod redirect;
 mod sockops;
+mod tproxy;
 mod uses;
 mod warm;
 

@@ -159,7 +159,7 @@ fn egress_hook(release: &str) -> Finding {
 }
 
 fn cgroup(mounts: &str) -> Finding {
-    match kernel::mount_in(mounts) {
+    match kernel::cgroup2_mount(mounts) {
         Some(path) => Finding::ok("cgroup v2", path.display().to_string()),
         None => Finding::warn("cgroup v2", "not mounted", "mount -t cgroup2 none /sys/fs/cgroup"),
     }

@@ -118,6 +118,16 @@ impl Cgroup {
     }
 }
 
+/// The cgroup2 mount, from the text of `/proc/self/mounts`.
+#[must_use]
+pub fn cgroup2_mount(mounts: &str) -> Option<PathBuf> {
+    mounts.lines().find_map(|line| {
+        let mut fields = line.split(' ').skip(1);
+        let path = fields.next()?;
+        (fields.next() == Some("cgroup2")).then(|| PathBuf::from(path))
+    })
+}
+
 fn bpf<T>(command: libc::c_long, request: &mut T) -> io::Result<libc::c_long> {
     #[expect(unsafe_code, reason = "aya has neither of these two commands for cgroups")]
     // SAFETY: the request is of the layout that the command takes, of the size given, and what it points at lives and
@@ -129,6 +139,13 @@ fn bpf<T>(command: libc::c_long, request: &mut T) -> io::Result<libc::c_long> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_mount_is_found_in_a_hybrid_hierarchy_too() {
+        let hybrid = "cgroup /sys/fs/cgroup/cpu cgroup rw 0 0\ncgroup2 /sys/fs/cgroup/unified cgroup2 rw 0 0\n";
+        assert_eq!(cgroup2_mount(hybrid), Some(PathBuf::from("/sys/fs/cgroup/unified")));
+        assert_eq!(cgroup2_mount("proc /proc proc rw 0 0\n"), None);
+    }
 
     #[test]
     fn other_folders_are_refused() {

@@ -74,7 +74,7 @@ impl Programs {
         set_rules(bpf, rules)?;
         Ok(Redirect {
             hooks,
-            offers: RedirectOffers { offers: hash(bpf, OFFERS)?, destinations: hash(bpf, DESTINATIONS)? },
+            offers: offers(bpf, OFFERS, DESTINATIONS)?,
             claims: RedirectClaims(hash(bpf, REDIRECTED)?),
             listeners: RedirectListeners(hash(bpf, LISTENERS)?),
             counters: RedirectCounters(programs::take_map(bpf, REDIRECT_COUNTERS, PerCpuArray::try_from)?),
@@ -111,7 +111,19 @@ fn load(bpf: &mut Ebpf) -> Result<RedirectHooks, KernelError> {
     Ok(RedirectHooks(hooks))
 }
 
-fn hash<K: aya::Pod, V: aya::Pod>(bpf: &mut Ebpf, name: &'static str) -> Result<HashMap<MapData, K, V>, KernelError> {
+/// The writer of leases that can be claimed, over maps of these names.
+pub(super) fn offers(
+    bpf: &mut Ebpf,
+    offers: &'static str,
+    destinations: &'static str,
+) -> Result<RedirectOffers, KernelError> {
+    Ok(RedirectOffers { offers: hash(bpf, offers)?, destinations: hash(bpf, destinations)? })
+}
+
+pub(super) fn hash<K: aya::Pod, V: aya::Pod>(
+    bpf: &mut Ebpf,
+    name: &'static str,
+) -> Result<HashMap<MapData, K, V>, KernelError> {
     programs::take_map(bpf, name, HashMap::try_from)
 }
 
@@ -383,7 +395,7 @@ impl RedirectCounters {
     }
 }
 
-fn is_absent(error: &MapError) -> bool {
+pub(super) fn is_absent(error: &MapError) -> bool {
     match error {
         MapError::KeyNotFound => true,
         MapError::SyscallError(error) => error.io_error.raw_os_error() == Some(libc::ENOENT),
@@ -396,7 +408,7 @@ fn offer_key(token: u32, destination: SocketAddr) -> OfferWords {
 }
 
 /// An address as the programs see it.
-fn record(place: SocketAddr) -> Destination {
+pub(super) fn record(place: SocketAddr) -> Destination {
     let octets = match place.ip() {
         IpAddr::V4(ip) => ip.to_ipv6_mapped().octets(),
         IpAddr::V6(ip) => ip.octets(),

@@ -32,7 +32,8 @@ pub use cgroups::rules;
 pub use counters::{RedirectGauge, RedirectStats};
 pub use error::RedirectError;
 
-use self::{cgroups::Attachments, entrance::Entrances, identity::Identity, offers::KernelOffers, serve::Desk};
+pub(in crate::handover) use self::offers::KernelOffers;
+use self::{cgroups::Attachments, entrance::Entrances, identity::Identity, serve::Desk};
 use super::{Witness, relay::Pipes};
 use crate::{
     config::RedirectSettings,

@@ -9,7 +9,7 @@ use crate::{
 };
 
 /// The leases that are on offer in the kernel.
-pub(super) struct KernelOffers(Mutex<Table>);
+pub(in crate::handover) struct KernelOffers(Mutex<Table>);
 
 struct Table {
     kernel: RedirectOffers,
@@ -19,17 +19,17 @@ struct Table {
 }
 
 impl KernelOffers {
-    pub(super) fn new(kernel: RedirectOffers) -> Self {
+    pub(in crate::handover) fn new(kernel: RedirectOffers) -> Self {
         Self(Mutex::new(Table { kernel, listed: HashMap::new(), closed: false }))
     }
 
     /// From now on nothing is taken on offer.
-    pub(super) fn close(&self) {
+    pub(in crate::handover) fn close(&self) {
         lock(&self.0).closed = true;
     }
 
     /// A lease was claimed: nobody need try it any more.
-    pub(super) fn claimed(&self, token: u32, destination: SocketAddr) {
+    pub(in crate::handover) fn claimed(&self, token: u32, destination: SocketAddr) {
         lock(&self.0).unlist(token, destination);
     }
 }
@@ -62,7 +62,7 @@ impl Offers for KernelOffers {
         let destination = canonical(destination);
         let mut table = lock(&self.0);
         if table.closed {
-            return Err(io::Error::other("the redirect is stopping"));
+            return Err(io::Error::other("this way out is closing"));
         }
         let tokens = table.listed.entry(destination).or_default();
         if tokens.len() >= RedirectOffers::PER_DESTINATION {
