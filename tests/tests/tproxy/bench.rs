@@ -235,6 +235,7 @@ pub(crate) struct Stats {
     pub(crate) failed: u64,
     pub(crate) refused: u64,
     pub(crate) ready: u64,
+    pub(crate) returned: u64,
 }
 
 impl Daemon {
@@ -265,6 +266,7 @@ impl Daemon {
             failed: number("/way/failed"),
             refused: number("/way/refused"),
             ready: number("/ready"),
+            returned: number("/returned"),
         }
     }
 }
