@@ -153,6 +153,7 @@ fn what_a_relay_costs() {
     };
     for ((way, _), figures) in ways.iter().zip(figures) {
         let (bulk, trip): (Vec<f64>, Vec<f64>) = figures.into_iter().unzip();
+        println!("{way:?}: round trips {trip:.1?}, bulk {bulk:.1?}");
         println!("{way:?}: {:.1} Gbit/s, {:.1} us a round trip", median(bulk), median(trip));
     }
 }
