@@ -3,6 +3,8 @@
 
 #[path = "redirect/bench.rs"]
 mod bench;
+#[path = "redirect/cgroup.rs"]
+mod cgroup;
 #[path = "redirect/faults.rs"]
 mod faults;
 #[path = "redirect/left_alone.rs"]
@@ -14,7 +16,7 @@ use std::{collections::BTreeSet, process::Command};
 
 use anyhow::{Context as _, Result, ensure};
 use bench::{Daemon, Origin, PLAIN, V4, V6, assert_direct, assert_leased, lines, one, python, run, world};
-use prewarm_tests::cgroup::Cgroup;
+use cgroup::Cgroup;
 
 /// Runs a client once with a lease and once without.
 fn gets_the_lease(address: &'static str, code: &'static str) {
@@ -28,7 +30,7 @@ fn gets_the_lease(address: &'static str, code: &'static str) {
         daemon.wait("/open", 0)?;
         let stats = daemon.stats()?;
         ensure!(stats["taken"] == 1 && stats["kernel"]["claimed"] == 1, "{stats}");
-        ensure!(stats["late"] == 0 && stats["strangers"] == 0 && stats["failed"] == 0, "{stats}");
+        ensure!(stats["late"] == 0 && stats["refused"] == 0 && stats["failed"] == 0, "{stats}");
         ensure!(stats["leases"]["taken"] == 1, "{stats}");
         Ok(())
     });

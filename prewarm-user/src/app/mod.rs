@@ -11,6 +11,7 @@ mod keep;
 mod key;
 mod numbers;
 mod proxies;
+mod redirect;
 mod sockops;
 mod tproxy;
 mod uses;

@@ -17,7 +17,7 @@ use super::core::HERE;
 use crate::{
     config::{Config, ProxySettings},
     handover::{
-        Way, Witness, connect,
+        Reports, Way, Witness, connect,
         gate::{self, Gate},
         reach::{Admission, Reach},
         relay::Pipes,
@@ -48,6 +48,16 @@ pub(super) struct Ways {
     pub(super) socks: Arc<Way>,
     pub(super) connect: Arc<Way>,
     pub(super) tproxy: Arc<Way>,
+}
+
+impl Ways {
+    /// Leaves word how their numbers are read.
+    pub(super) fn report(&self, reports: &Reports) {
+        for (name, way) in [("socks", &self.socks), ("connect", &self.connect), ("tproxy", &self.tproxy)] {
+            let way = Arc::clone(way);
+            reports.add(name, move || way.counters());
+        }
+    }
 }
 
 /// The running proxies.

@@ -8,8 +8,8 @@
 //! daemon's control socket, `protocol` what is said there, `lines` how, `serve` the daemon's end of it and `peer` who is
 //! at the other. The other ways out carry the program's bytes (`relay`): `redirect` and `tproxy` get connections that the
 //! kernel programs sent here, with `heartbeat` so that those know that the daemon lives; `socks` and `connect` get their
-//! clients connections by `reach`. `gate` lets clients in, `way` is what a way out counts, `witness` who hears of
-//! connections.
+//! clients connections by `reach`. `gate` lets clients in, `way` is what a way out counts, `reports` where all of that is
+//! read, `witness` who hears of connections.
 
 pub mod client;
 pub(crate) mod clock;
@@ -25,6 +25,7 @@ pub mod protocol;
 pub mod reach;
 pub mod redirect;
 pub mod relay;
+mod reports;
 pub mod serve;
 pub mod socks;
 pub mod source;
@@ -35,6 +36,7 @@ mod witness;
 use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 
 use nimble::nimble;
+pub use reports::{Reports, WAYS};
 pub use way::{Way, WayCounters};
 pub use witness::Witness;
 

@@ -43,7 +43,7 @@ pub use redirect::{
     RedirectOffers, RedirectRules,
 };
 pub use ring::{Ring, RingSource};
-pub use sockops::{Dialled, cgroup_mount, cookie, mount_in};
+pub use sockops::{Dialled, cgroup_mount, cookie};
 pub use source::{EventSource, Scripted};
 pub use steer::{SteerError, Steering};
 pub use tproxy::{FlowClaim, Flows, Tproxy, TproxyCounters, TproxyCounts, TproxyHooks, TproxyPlace};

@@ -21,7 +21,7 @@ use prewarm_ebpf::redirect::{
     USER_EXCLUDED, USER_INCLUDED, USERS,
 };
 
-use super::{Cgroup, Heartbeat, KernelError, Programs, programs};
+use super::{Cgroup, Heartbeat, KernelError, Key, Programs, Settings, programs};
 
 /// How a map's record lies in memory, which aya knows only for arrays.
 type OfferWords = [u32; size_of::<OfferKey>() / 4];
@@ -67,14 +67,10 @@ impl Programs {
     /// When the kernel refuses a program, there are too many rules, or this was called before.
     pub fn redirect(&mut self, rules: &RedirectRules) -> Result<Redirect, KernelError> {
         let bpf = self.bpf();
-        let mut hooks = Vec::new();
-        for name in REDIRECT_PROGRAMS {
-            programs::verify(bpf, name)?;
-            hooks.push(Hook::new(bpf, name)?);
-        }
+        let hooks = load(bpf)?;
         set_rules(bpf, rules)?;
         Ok(Redirect {
-            hooks: RedirectHooks(hooks),
+            hooks,
             offers: offers(bpf, OFFERS, DESTINATIONS)?,
             claims: RedirectClaims(hash(bpf, REDIRECTED)?),
             listeners: RedirectListeners(hash(bpf, LISTENERS)?),
@@ -89,6 +85,27 @@ impl Programs {
     pub fn heartbeat(&mut self) -> Result<Heartbeat, KernelError> {
         programs::take_map(self.bpf(), HEARTBEAT, Array::try_from).map(Heartbeat::new)
     }
+}
+
+impl Redirect {
+    /// Tries whether the kernel takes the programs, and lets them be attached to a cgroup; they go again at once.
+    ///
+    /// # Errors
+    /// When it doesn't.
+    pub fn probe(object: &[u8], cgroup: Cgroup) -> Result<(), KernelError> {
+        let mut bpf = programs::open(object, &Settings::new(Key::from_secret(&[0; 32])))?;
+        load(&mut bpf)?.attach(cgroup).map(drop)
+    }
+}
+
+/// Loads the programs.
+fn load(bpf: &mut Ebpf) -> Result<RedirectHooks, KernelError> {
+    let mut hooks = Vec::new();
+    for name in REDIRECT_PROGRAMS {
+        programs::verify(bpf, name)?;
+        hooks.push(Hook::new(bpf, name)?);
+    }
+    Ok(RedirectHooks(hooks))
 }
 
 /// The writer of leases that can be claimed, over maps of these names.

@@ -15,12 +15,13 @@ use prewarm_user::{
     handover::{
         Witness,
         heartbeat::beat,
-        redirect::{Redirect, rules},
+        redirect::{Redirect, Service, rules},
         relay::Pipes,
     },
     kernel::{Key, Programs, Settings, object},
     lease::{LeaseOrder, LeaseState, Pool, Reason, TcpDialer},
     model::{Name, Origin, Timestamp},
+    resolve::Resolved,
 };
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 
@@ -29,7 +30,11 @@ struct Nobody;
 impl Witness for Nobody {
     fn connected(&self, _destination: SocketAddr, _leased: bool) {}
 
+    fn connected_from(&self, _client: IpAddr, _destination: SocketAddr, _leased: bool) {}
+
     fn named(&self, _client: IpAddr, _name: &Name, _port: u16, _leased: bool) {}
+
+    fn resolved(&self, _name: &Name, _answer: &Resolved) {}
 }
 
 fn say(line: &serde_json::Value) -> anyhow::Result<()> {
@@ -48,6 +53,8 @@ async fn main() -> anyhow::Result<()> {
         dials_per_second: 1e4,
         dial_burst: 4000,
         idle_seconds: 60.0,
+        // The tests count connections.
+        demand: false,
         ..LeaseSettings::default()
     };
     let (outcomes, mut unread) = tokio::sync::mpsc::channel(1000);
@@ -58,7 +65,13 @@ async fn main() -> anyhow::Result<()> {
     let mut programs = Programs::load(object().context("no kernel programs")?, &load)?;
     let parts = programs.redirect(&rules(&handover)?)?;
     let heart = tokio::spawn(beat(programs.heartbeat()?));
-    let redirect = Redirect::start(parts, &handover.redirect, &pool, Arc::new(Nobody), Arc::new(Pipes::default()))?;
+    let service = Service {
+        pool: pool.clone(),
+        dialer: Arc::new(TcpDialer::default()),
+        witness: Arc::new(Nobody),
+        pipes: Arc::new(Pipes::default()),
+    };
+    let redirect = Redirect::start(parts, &handover.redirect, service)?;
     say(&serde_json::json!("ready"))?;
 
     let mut lines = BufReader::new(tokio::io::stdin()).lines();
@@ -89,12 +102,15 @@ async fn main() -> anyhow::Result<()> {
             }
             ["stats"] => {
                 let mut stats = serde_json::to_value(redirect.stats())?;
+                let way = stats["way"].as_object().cloned().unwrap_or_default();
+                stats.as_object_mut().context("stats")?.extend(way);
                 stats["ready"] = ready(&pool).into();
                 stats["leases"] = serde_json::to_value(pool.counters())?;
                 say(&stats)?;
             }
             ["stop", millis] => {
-                redirect.stop(Duration::from_millis(millis.parse()?)).await;
+                redirect.close().await;
+                redirect.drain(Duration::from_millis(millis.parse()?)).await;
                 heart.abort();
                 pool.drain().await;
                 say(&serde_json::json!("stopped"))?;

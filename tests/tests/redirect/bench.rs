@@ -19,11 +19,12 @@ use nix::{
     unistd::Pid,
 };
 use prewarm_tests::{
-    cgroup::Cgroup,
     clock, kernel,
     veth::{inside, ip},
 };
 use serde_json::Value;
+
+use super::cgroup::Cgroup;
 
 pub(crate) const V4: &str = "192.0.2.1";
 pub(crate) const V6: &str = "2001:db8::1";

@@ -8,10 +8,11 @@ use std::{
 
 use anyhow::{Context as _, Result, ensure};
 use nix::sys::signal::Signal;
-use prewarm_tests::{cgroup::Cgroup, clock};
+use prewarm_tests::clock;
 use serde_json::Value;
 
 use super::bench::{Daemon, Origin, V4, python, world};
+use super::cgroup::Cgroup;
 
 /// Leases that are kept open.
 const KEPT: u64 = 4;

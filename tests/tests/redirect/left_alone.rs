@@ -3,9 +3,10 @@
 use std::fs;
 
 use anyhow::{Result, ensure};
-use prewarm_tests::{cgroup::Cgroup, netns::Namespace};
+use prewarm_tests::netns::Namespace;
 
 use super::bench::{Daemon, Origin, PLAIN, V4, V6, addresses, assert_direct, assert_leased, one, python, run, world};
+use super::cgroup::Cgroup;
 
 /// The client goes direct, the kernel says why, and the lease is still there for who may have it.
 fn is_left_alone(address: &'static str, settings: &'static str, code: &'static str, reason: &'static str) {

@@ -72,7 +72,7 @@ fn guesses_are_refused() {
         is_refused(SocketAddr::from(([127, 0, 0, 1], port4)))?;
         is_refused(format!("[::1]:{port6}").parse()?)?;
         is_refused(format!("{V4}:{port4}").parse()?)?;
-        daemon.wait("/strangers", 7)?;
+        daemon.wait("/refused", 7)?;
         let stats = daemon.stats()?;
         ensure!(stats["ready"] == 3 && stats["taken"] == 0, "{stats}");
         Ok(())
@@ -102,7 +102,7 @@ print('claimed', flush=True); sys.stdin.readline(); report(s)";
             .map(|(peer, _)| *peer)
             .find(|peer| matches!(peer.ip(), std::net::IpAddr::V4(ip) if ip.to_bits() & !TOKEN_MASK == TOKEN_NETWORK));
         is_refused(token.with_context(|| format!("the claimer's other end: {there:?}"))?)?;
-        daemon.wait("/strangers", 1)?;
+        daemon.wait("/refused", 1)?;
         claimer.stdin.take().context("stdin")?.write_all(b"go\n")?;
         line.clear();
         said.read_line(&mut line)?;
@@ -137,7 +137,7 @@ print(json.dumps(got is None))"
             );
             let reports = super::run(&mut python(Some(cgroup), &origin, &code))?;
             ensure!(reports == [serde_json::json!(true)], "{reports:?}");
-            ensure!(daemon.stats()?["strangers"] == 1);
+            ensure!(daemon.stats()?["refused"] == 1);
         }
         Ok(())
     });
@@ -168,7 +168,7 @@ fn nobody_comes_from_another_namespace() {
             Ok(())
         })?;
         let stats = daemon.stats()?;
-        ensure!(stats["strangers"] == 0 && stats["ready"] == 1, "{stats}");
+        ensure!(stats["refused"] == 0 && stats["ready"] == 1, "{stats}");
         assert_leased(&one(Some(cgroup), &origin, PLAIN)?, &origin, 1);
         Ok(())
     });

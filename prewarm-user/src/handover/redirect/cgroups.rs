@@ -9,7 +9,7 @@ use std::{
 use super::RedirectError;
 use crate::{
     config::HandoverSettings,
-    kernel::{Cgroup, ONLY_THIS, RedirectAttachment, RedirectHooks, RedirectRules, cgroup2_mount},
+    kernel::{Cgroup, ONLY_THIS, RedirectAttachment, RedirectHooks, RedirectRules, cgroup_mount},
 };
 
 /// The rules that settings make, with this process left out.
@@ -45,7 +45,7 @@ fn is_in_first_pid_namespace() -> bool {
 
 /// The number of this process's cgroup, unless that is the root of all.
 fn own_cgroup() -> Option<u64> {
-    let mount = cgroup2_mount(&fs::read_to_string("/proc/self/mounts").ok()?)?;
+    let mount = cgroup_mount()?;
     let cgroups = fs::read_to_string("/proc/self/cgroup").ok()?;
     let path = cgroups.lines().find_map(|line| line.strip_prefix("0::/"))?;
     let id = Cgroup::open(&mount.join(path)).ok()?.id();

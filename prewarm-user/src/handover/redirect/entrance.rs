@@ -119,11 +119,15 @@ impl Entrances {
         }
     }
 
-    /// Closes all entrances; the tasks end with the last connection.
-    pub(super) fn close(&mut self) -> JoinSet<()> {
+    /// Closes all entrances; their tasks end with the last connection.
+    pub(super) fn close(&mut self) {
         for entrance in self.open.drain(..) {
             entrance.closing.send_replace(true);
         }
+    }
+
+    /// The tasks that are still there; dropping them ends them.
+    pub(super) fn tasks(&mut self) -> JoinSet<()> {
         std::mem::take(&mut self.tasks)
     }
 }

@@ -29,16 +29,16 @@ use tokio::{
 };
 
 pub use cgroups::rules;
-pub use counters::RedirectStats;
+pub use counters::{RedirectGauge, RedirectStats};
 pub use error::RedirectError;
 
 pub(in crate::handover) use self::offers::KernelOffers;
-use self::{cgroups::Attachments, counters::Tally, entrance::Entrances, serve::Desk};
+use self::{cgroups::Attachments, entrance::Entrances, identity::Identity, serve::Desk};
 use super::{Witness, relay::Pipes};
 use crate::{
     config::RedirectSettings,
-    kernel::{self, RedirectCounters},
-    lease::Pool,
+    kernel::{self, Cgroup, cgroup_mount},
+    lease::{Dialer, Pool},
 };
 
 /// How often cgroups and namespaces are looked at: whoever makes one anew has waited that long for leases.
@@ -46,14 +46,25 @@ const LOOK_EVERY: Duration = Duration::from_secs(2);
 /// How long a `connect()` that was under way when the programs went may take to arrive.
 const LAST_CALL: Duration = Duration::from_millis(50);
 
-/// The running redirect. Dropping it ends redirected connections at once; [`Redirect::stop`] lets them end.
+/// What redirected connections are served with.
+pub struct Service {
+    /// Has the leases.
+    pub pool: Pool,
+    /// Opens a fresh connection in the place of a lease that has gone. It must be this process that connects.
+    pub dialer: Arc<dyn Dialer>,
+    /// Hears of connections.
+    pub witness: Arc<dyn Witness>,
+    /// For relays with much to carry.
+    pub pipes: Arc<Pipes>,
+}
+
+/// The running redirect. Dropping it ends redirected connections at once; [`Redirect::drain`] lets them end.
 pub struct Redirect {
     attachments: Arc<Mutex<Attachments>>,
     entrances: Arc<Mutex<Entrances>>,
     offers: Arc<KernelOffers>,
     upkeep: JoinHandle<()>,
-    tally: Arc<Tally>,
-    counters: RedirectCounters,
+    gauge: RedirectGauge,
 }
 
 impl Redirect {
@@ -65,21 +76,13 @@ impl Redirect {
     pub fn start(
         parts: kernel::Redirect,
         settings: &RedirectSettings,
-        pool: &Pool,
-        witness: Arc<dyn Witness>,
-        pipes: Arc<Pipes>,
+        service: Service,
     ) -> Result<Self, RedirectError> {
         let kernel::Redirect { hooks, offers, claims, listeners, counters } = parts;
-        let tally = Arc::new(Tally::default());
+        let (gauge, pool) = (RedirectGauge::new(counters), service.pool.clone());
         let offers = Arc::new(KernelOffers::new(offers));
-        let desk = Arc::new(Desk {
-            pool: pool.clone(),
-            claims: Mutex::new(claims),
-            offers: Arc::clone(&offers),
-            witness,
-            pipes,
-            tally: Arc::clone(&tally),
-        });
+        let desk =
+            Arc::new(Desk { service, claims: Mutex::new(claims), offers: Arc::clone(&offers), tally: gauge.tally() });
         let mut entrances = Entrances::new(listeners, desk);
         entrances.open(None)?;
         for namespace in &settings.namespaces {
@@ -90,29 +93,57 @@ impl Redirect {
         let (attachments, entrances) = (Arc::new(Mutex::new(attachments)), Arc::new(Mutex::new(entrances)));
         let upkeep =
             tokio::spawn(upkeep(Arc::clone(&attachments), Arc::clone(&entrances), settings.namespaces.clone()));
-        Ok(Self { attachments, entrances, offers, upkeep, tally, counters })
+        Ok(Self { attachments, entrances, offers, upkeep, gauge })
     }
 
     /// What happened so far.
     #[must_use]
     pub fn stats(&self) -> RedirectStats {
-        self.tally.stats(&self.counters)
+        self.gauge.stats()
     }
 
-    /// Takes the programs at `connect()` off, so that new connections go direct, takes in what was redirected just before, and lets
-    /// redirected connections end for as long as `grace`.
-    pub async fn stop(self, grace: Duration) {
+    /// The reader of what happened so far, for whoever shows it.
+    #[must_use]
+    pub fn gauge(&self) -> RedirectGauge {
+        self.gauge.clone()
+    }
+
+    /// Takes the programs at `connect()` off, so that new connections go direct, and takes in what was redirected just
+    /// before.
+    pub async fn close(&self) {
         self.upkeep.abort();
         lock(&self.attachments).stop_redirecting();
         self.offers.close();
         tokio::time::sleep(LAST_CALL).await;
-        let mut tasks = lock(&self.entrances).close();
+        lock(&self.entrances).close();
+        tokio::time::sleep(LAST_CALL).await;
+    }
+
+    /// Lets redirected connections end for as long as `grace`, and cuts those that don't; after [`Self::close`].
+    pub async fn drain(self, grace: Duration) {
+        let mut tasks = lock(&self.entrances).tasks();
         if timeout(grace, async { while tasks.join_next().await.is_some() {} }).await.is_err() {
-            tracing::warn!("redirected connections that did not end in {} s were cut", grace.as_secs());
+            tracing::warn!("redirected connections that did not end in {} s were cut", grace.as_secs_f64());
             tasks.shutdown().await;
         }
         lock(&self.attachments).detach();
     }
+}
+
+/// Tries whether connections could be redirected here: the programs are loaded and attached for a moment in which
+/// nothing is on offer.
+///
+/// # Errors
+/// When they could not.
+pub fn probe(object: &[u8]) -> Result<PathBuf, RedirectError> {
+    let path = cgroup_mount().ok_or_else(|| RedirectError::Cgroup {
+        path: PathBuf::from("/sys/fs/cgroup"),
+        source: std::io::Error::other("cgroup v2 is not mounted"),
+    })?;
+    Identity::open().map_err(RedirectError::Identity)?;
+    let cgroup = Cgroup::open(&path).map_err(|source| RedirectError::Cgroup { path: path.clone(), source })?;
+    kernel::Redirect::probe(object, cgroup)?;
+    Ok(path)
 }
 
 impl Drop for Redirect {

@@ -20,16 +20,16 @@ use tokio::{
 use prewarm_ebpf::redirect::{TOKEN_MASK, TOKEN_NETWORK};
 
 use super::{
-    super::relay::{Ended, Pipes, Upstream, relay},
-    counters::{Tally, one},
+    super::relay::{Upstream, relay},
+    Service,
+    counters::Tally,
     identity::Identity,
     lock,
     offers::KernelOffers,
 };
 use crate::{
-    handover::Witness,
     kernel::{Claim, RedirectClaims},
-    lease::{Pool, Token},
+    lease::Token,
 };
 
 /// How long to wait when no more connections can be accepted, for want of descriptors.
@@ -39,11 +39,9 @@ const QUIET: Duration = Duration::from_millis(20);
 
 /// What all entrances share.
 pub(super) struct Desk {
-    pub(super) pool: Pool,
+    pub(super) service: Service,
     pub(super) claims: Mutex<RedirectClaims>,
     pub(super) offers: Arc<KernelOffers>,
-    pub(super) witness: Arc<dyn Witness>,
-    pub(super) pipes: Arc<Pipes>,
     pub(super) tally: Arc<Tally>,
 }
 
@@ -95,12 +93,12 @@ impl Desk {
                 relays.spawn(Arc::clone(self).attend(stream, guest));
             }
             Ok(None) => {
-                one(&self.tally.strangers);
+                self.tally.way.refused();
                 refuse(&stream);
             }
             Err(error) => {
                 tracing::warn!(%error, "it could not be found out whose a redirected connection is");
-                one(&self.tally.failed);
+                self.tally.way.failed();
                 refuse(&stream);
             }
         }
@@ -131,17 +129,18 @@ impl Desk {
         self.offers.claimed(token, destination);
         self.tally.open.fetch_add(1, Relaxed);
         let _open = Open(&self.tally);
-        let upstream = match self.pool.redeem(Token(token)) {
+        let Service { pool, witness, pipes, .. } = &self.service;
+        let upstream = match pool.redeem(Token(token)) {
             Some(taken) => {
                 let local = SockRef::from(&taken.fd).local_addr().ok().and_then(|local| local.as_socket());
                 self.show(guest, local);
-                one(&self.tally.taken);
-                self.witness.connected(destination, true);
-                Upstream::lease(taken, &self.pool)
+                self.tally.way.found(true);
+                witness.connected(destination, true);
+                Upstream::lease(taken, pool)
             }
             None => {
-                one(&self.tally.late);
-                self.witness.connected(destination, false);
+                self.tally.way.found(false);
+                witness.connected(destination, false);
                 self.dial(guest).await.map(Upstream::fresh)
             }
         };
@@ -149,23 +148,20 @@ impl Desk {
             Ok(upstream) => upstream,
             Err(error) => {
                 tracing::debug!(%error, %destination, "a redirected connection could not be made good");
-                one(&self.tally.failed);
+                self.tally.way.failed();
                 return refuse(&stream);
             }
         };
-        let relayed = relay(stream, upstream, || self.dial(guest), &self.pipes, &self.tally.bytes).await;
-        if relayed.replayed {
-            one(&self.tally.replayed);
-        }
-        if let Ended::Unreachable(error) = relayed.ended {
-            tracing::debug!(%error, %destination, "a lease was dead and could not be replaced");
-            one(&self.tally.failed);
-        }
+        let relayed = relay(stream, upstream, || self.dial(guest), pipes, self.tally.way.bytes()).await;
+        self.tally.way.ended(&relayed);
     }
 
     /// Opens a fresh connection to where the program wanted to go.
     async fn dial(&self, guest: Guest) -> io::Result<TcpStream> {
-        let stream = TcpStream::connect(guest.claim.destination).await?;
+        let dialled = self.service.dialer.dial(guest.claim.destination).await?;
+        let stream = std::net::TcpStream::from(dialled.socket);
+        stream.set_nonblocking(true)?;
+        let stream = TcpStream::from_std(stream)?;
         self.show(guest, stream.local_addr().ok());
         Ok(stream)
     }

@@ -12,16 +12,15 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
-use prewarm_user::kernel::cgroup2_mount;
-
-use crate::{clock, netns::owned_name};
+use prewarm_tests::{clock, netns::owned_name};
+use prewarm_user::kernel::cgroup_mount;
 
 /// How long processes that were killed may take to leave.
 const LEAVE_WITHIN: Duration = Duration::from_secs(3);
 
 /// A cgroup that is removed, with every process in it, when this is dropped.
 #[derive(Debug)]
-pub struct Cgroup {
+pub(crate) struct Cgroup {
     path: PathBuf,
 }
 
@@ -30,9 +29,9 @@ impl Cgroup {
     ///
     /// # Errors
     /// Without root, or where cgroup2 is not mounted.
-    pub fn create(role: &str) -> Result<Self> {
+    pub(crate) fn create(role: &str) -> Result<Self> {
         static NEXT: AtomicU32 = AtomicU32::new(0);
-        let mount = cgroup2_mount(&fs::read_to_string("/proc/self/mounts")?).context("cgroup2 is not mounted")?;
+        let mount = cgroup_mount().context("cgroup2 is not mounted")?;
         let name = owned_name(&format!("{}-{role}", NEXT.fetch_add(1, Ordering::Relaxed)));
         Self::make(mount.join(name))
     }
@@ -41,7 +40,7 @@ impl Cgroup {
     ///
     /// # Errors
     /// When it is there already.
-    pub fn child(&self, name: &str) -> Result<Self> {
+    pub(crate) fn child(&self, name: &str) -> Result<Self> {
         Self::make(self.path.join(name))
     }
 
@@ -51,7 +50,7 @@ impl Cgroup {
     }
 
     /// Its folder.
-    pub fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         &self.path
     }
 
@@ -59,13 +58,13 @@ impl Cgroup {
     ///
     /// # Errors
     /// While there are processes in it.
-    pub fn make_anew(&self) -> Result<()> {
+    pub(crate) fn make_anew(&self) -> Result<()> {
         clock::wait_for("the cgroup to be empty", LEAVE_WITHIN, || Ok(fs::remove_dir(&self.path).ok()))?;
         fs::create_dir(&self.path).with_context(|| format!("make the cgroup {}", self.path.display()))
     }
 
     /// Makes a command start inside.
-    pub fn enter<'a>(&self, command: &'a mut Command) -> &'a mut Command {
+    pub(crate) fn enter<'a>(&self, command: &'a mut Command) -> &'a mut Command {
         let procs = self.path.join("cgroup.procs");
         // SAFETY: between fork and exec only a file is opened and written, with memory that was taken before.
         #[expect(unsafe_code, reason = "the only way to run something between fork and exec")]
