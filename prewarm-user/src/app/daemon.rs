@@ -226,7 +226,16 @@ async fn daemon(arguments: RunArguments, config: Config) -> anyhow::Result<()> {
     let actor = tokio::spawn(actor.run(intents_in, stopped));
     let rule = Rule::new(&config.handover);
     let control = tokio::spawn(control::serve(listener, pool.clone(), rule, Arc::clone(&handle), reports));
-    let metrics = metrics(&config, &questions, &gauges).await?;
+    let metrics = match metrics(&config, &questions, &gauges).await {
+        Ok(metrics) => metrics,
+        Err(error) => {
+            // Rules and routes would stay behind.
+            if let Some(forwarding) = forwarding {
+                forwarding.stop().await;
+            }
+            return Err(error);
+        }
+    };
     tracing::info!("ready, control socket {}", config.control.socket.display());
     notify(&[sd_notify::NotifyState::Ready]);
     let watchdog = tokio::spawn(watchdog(questions.clone()));
