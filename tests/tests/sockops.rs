@@ -239,13 +239,81 @@ fn what_stays_inside_the_host_is_not_told() {
 const HOST: Addresses = Addresses { v4: Ipv4Addr::new(10, 77, 0, 1), v6: Ipv6Addr::new(0xfd77, 0, 0, 0, 0, 0, 0, 1) };
 const CLIENT: Addresses = Addresses { v4: Ipv4Addr::new(10, 77, 0, 2), v6: Ipv6Addr::new(0xfd77, 0, 0, 0, 0, 0, 0, 2) };
 
-/// An answer to a question: one address.
+/// An answer to a question without EDNS or with it, which the answer leaves out: one address, for IPv4.
 fn answer(question: &[u8], address: Ipv4Addr) -> Vec<u8> {
-    let mut bytes = question.to_vec();
-    (bytes[2], bytes[3], bytes[7]) = (0x81, 0x80, 1);
+    let end = 12 + question[12..].iter().position(|&byte| byte == 0).unwrap() + 5;
+    let mut bytes = question[..end].to_vec();
+    (bytes[2], bytes[3], bytes[11]) = (0x81, 0x80, 0);
+    if bytes[end - 3] != 1 {
+        return bytes;
+    }
+    bytes[7] = 1;
     bytes.extend([0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 60, 0, 4]);
     bytes.extend(address.octets());
     bytes
+}
+
+/// A daemon on the near end, and a client whose questions it hears.
+struct Watched {
+    daemon: Daemon,
+    client: Namespace,
+    world: World,
+    _folder: tempfile::TempDir,
+}
+
+impl Watched {
+    fn start(configuration: &str) -> Self {
+        let (world, client) = (World::new().unwrap(), Namespace::create("client").unwrap());
+        veth(
+            &VethEnd { namespace: &world.near, interface: "pw-host", addresses: HOST },
+            &VethEnd { namespace: &client, interface: "pw-client", addresses: CLIENT },
+        )
+        .unwrap();
+        // Answers whatever it is asked, the daemon and the client.
+        let server = world.near.enter(|| Ok(UdpSocket::bind("10.77.0.1:53")?)).unwrap();
+        thread::spawn(move || {
+            let mut bytes = [0; 512];
+            while let Ok((length, from)) = server.recv_from(&mut bytes) {
+                if server.send_to(&answer(&bytes[..length], Ipv4Addr::new(10, 77, 9, 2)), from).is_err() {
+                    return;
+                }
+            }
+        });
+        let folder = tempfile::tempdir().unwrap();
+        let options = DaemonOptions {
+            interfaces: vec!["pw-host".to_owned()],
+            configuration: format!("[resolve]\nservers = [\"10.77.0.1:53\"]\n{configuration}"),
+            ingress: true,
+        };
+        let daemon = Daemon::start(&world.near, &daemon::binary().unwrap(), &options, folder.path()).unwrap();
+        Self { daemon, client, world, _folder: folder }
+    }
+
+    /// The client asks for the name, and is answered.
+    fn ask(&mut self) {
+        let asking = self.client.enter(|| Ok(UdpSocket::bind("10.77.0.2:0")?)).unwrap();
+        asking.send_to(&question::bytes("www.example.org"), "10.77.0.1:53").unwrap();
+        clock::wait_for("the name", WAIT, || Ok((self.daemon.stats()?.names.known == 1).then_some(()))).unwrap();
+    }
+
+    fn json(&self, command: &str) -> serde_json::Value {
+        serde_json::from_str(&self.daemon.command(&[command, "--json"]).unwrap()).unwrap()
+    }
+
+    /// The row of the origin, once it is as wanted.
+    fn origin(&self, what: &str, reached: impl Fn(&serde_json::Value) -> bool) -> serde_json::Value {
+        let mut last = String::new();
+        let found = clock::wait_for(what, WAIT, || {
+            // Without any origin the command says so by its exit code.
+            let Ok(text) = self.daemon.command(&["origins", "--json"]) else { return Ok(None) };
+            last.clone_from(&text);
+            let listed: serde_json::Value = serde_json::from_str(&text)?;
+            assert_eq!(listed["schema"], 1);
+            let origin = &listed["origins"][0];
+            Ok((origin["origin"] == "www.example.org:7" && reached(origin)).then(|| origin.clone()))
+        });
+        found.unwrap_or_else(|error| panic!("{error:#}: {last}\n{}", self.daemon.log_tail()))
+    }
 }
 
 #[test]
@@ -253,28 +321,10 @@ fn the_daemon_lists_origins_of_programs_that_take_nothing_from_it() {
     if skip(needs::DAEMON) {
         return;
     }
-    let (world, client) = (World::new().unwrap(), Namespace::create("client").unwrap());
-    veth(
-        &VethEnd { namespace: &world.near, interface: "pw-host", addresses: HOST },
-        &VethEnd { namespace: &client, interface: "pw-client", addresses: CLIENT },
-    )
-    .unwrap();
-    let folder = tempfile::tempdir().unwrap();
-    let options = DaemonOptions {
-        interfaces: vec!["pw-host".to_owned()],
-        configuration: "[resolve]\nservers = [\"127.0.0.1:53\"]\n".to_owned(),
-        ingress: true,
-    };
-    let mut daemon = Daemon::start(&world.near, &daemon::binary().unwrap(), &options, folder.path()).unwrap();
-    // A client asks, the host answers.
-    let server = world.near.enter(|| Ok(UdpSocket::bind("10.77.0.1:53")?)).unwrap();
-    let asking = client.enter(|| Ok(UdpSocket::bind("10.77.0.2:0")?)).unwrap();
-    asking.send_to(&question::bytes("www.example.org"), "10.77.0.1:53").unwrap();
-    let mut bytes = [0; 512];
-    let (length, from) = server.recv_from(&mut bytes).unwrap();
-    server.send_to(&answer(&bytes[..length], Ipv4Addr::new(10, 77, 9, 2)), from).unwrap();
-    clock::wait_for("the name", WAIT, || Ok((daemon.stats()?.names.known == 1).then_some(()))).unwrap();
-    world
+    let mut watched = Watched::start("");
+    watched.ask();
+    watched
+        .world
         .near
         .enter(|| {
             for _ in 0..3 {
@@ -286,25 +336,67 @@ fn the_daemon_lists_origins_of_programs_that_take_nothing_from_it() {
             Ok(())
         })
         .unwrap();
-    let listed = clock::wait_for("three connections and their ends", WAIT, || {
-        let Ok(text) = daemon.command(&["origins", "--json"]) else { return Ok(None) };
-        let listed: serde_json::Value = serde_json::from_str(&text)?;
-        Ok((listed["origins"][0]["closed"] == 3).then_some(listed))
-    })
-    .unwrap();
-    let origin = &listed["origins"][0];
-    assert_eq!((&listed["schema"], &origin["origin"]), (&1.into(), &"www.example.org:7".into()), "{listed}");
+    // In a namespace that nobody named: nothing is learnt from it.
+    watched
+        .world
+        .far
+        .enter(|| {
+            let listener = TcpListener::bind("10.77.9.2:0")?;
+            let stream = TcpStream::connect(listener.local_addr()?)?;
+            Ok(drop(stream))
+        })
+        .unwrap();
+    let origin = watched.origin("three connections and their ends", |origin| origin["closed"] == 3);
     assert_eq!((&origin["missed"], &origin["leased"], &origin["unused"]), (&3.into(), &0.into(), &0.into()));
     let number = |key: &str| origin[key].as_f64().unwrap();
     assert!((40.0..44.0).contains(&number("handshake_ms")), "{origin}");
     assert!((120.0..132.0).contains(&number("would_have_saved_ms")), "{origin}");
     assert!((15..=18).contains(&origin["sent_bytes"].as_u64().unwrap()), "{origin}");
-    let table = daemon.command(&["origins"]).unwrap();
+    assert_eq!(number("hit_rate"), 0.0);
+    let table = watched.daemon.command(&["origins"]).unwrap();
     assert!(table.contains("www.example.org:7"), "{table}");
     // The port was learnt without `prewarm exec`, and what no answer named is counted.
-    let names = daemon.command(&["names", "--json"]).unwrap();
-    assert!(names.contains("\"ports\": [\n        7\n      ]"), "{names}");
-    let stats: serde_json::Value = serde_json::from_str(&daemon.command(&["stats", "--json"]).unwrap()).unwrap();
+    assert_eq!(watched.json("names")["names"][0]["ports"], serde_json::json!([7]));
+    let stats = watched.json("stats");
     assert_eq!((&stats["connects"]["named"], &stats["connects"]["blind"]), (&3.into(), &1.into()), "{stats}");
-    assert_eq!(stats["blind_share"], 25.0);
+    assert_eq!(stats["blind_share"], 25.0, "{stats}");
+    // Others of this machine may have connected meanwhile.
+    assert!(stats["connects"]["elsewhere"].as_u64() >= Some(1), "{stats}");
+}
+
+#[test]
+fn a_lease_that_carried_nothing_was_wasted() {
+    if skip(needs::DAEMON) {
+        return;
+    }
+    let mut watched = Watched::start(
+        "[policy.guard]\nallow_networks = [\"10.77.9.0/24\"]\nports = [7]\n\
+         [[lease.keep]]\norigin = \"www.example.org:7\"\ncount = 1\n",
+    );
+    watched.ask();
+    let wrapper = watched.daemon.wrapper();
+    for (taken, script) in [
+        (1, "exec 3<>/dev/tcp/10.77.9.2/7; exec 3>&-"),
+        (2, "exec 3<>/dev/tcp/10.77.9.2/7; echo hello >&3; read -u 3 line; test $line = hello"),
+    ] {
+        let ready = || {
+            let leases = watched.json("stats")["leases"].clone();
+            Ok((leases["taken"].as_u64() == Some(taken - 1) && leases["ready"] == 1).then_some(()))
+        };
+        clock::wait_for("a lease", WAIT, ready)
+            .unwrap_or_else(|error| panic!("{error:#}: {}\n{}", watched.json("stats"), watched.daemon.log_tail()));
+        let mut command = watched.world.near.command(&wrapper[0]);
+        command.args(&wrapper[1..]).args(["bash", "-c", script]);
+        let output = command.output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    }
+    let origin = watched.origin("both ends", |origin| origin["leased"] == 2 && origin["wasted"] == 1);
+    assert_eq!((&origin["used"], &origin["missed"], &origin["closed"]), (&1.into(), &0.into(), &0.into()), "{origin}");
+    assert!((40.0..44.0).contains(&origin["saved_ms"].as_f64().unwrap()), "{origin}");
+    let stats = watched.json("stats");
+    let leases = &stats["leases"];
+    assert_eq!((&leases["taken"], &leases["carried"], &leases["empty"]), (&2.into(), &1.into(), &1.into()), "{stats}");
+    // What the daemon dials is no program's access.
+    assert_eq!((&stats["connects"]["named"], &stats["connects"]["blind"]), (&2.into(), &0.into()), "{stats}");
+    assert!(stats["connects"]["own"].as_u64().unwrap() >= 2, "{stats}");
 }

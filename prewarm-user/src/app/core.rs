@@ -24,7 +24,7 @@ use crate::{
     control::{AttachmentView, NameView, OriginView, PredictionView},
     history::{self, Learned},
     kernel::{Counters, Counts, EventSource, KernelError, Known, Programs, RingSource},
-    model::{Action, ActionKind, Observation, Outcome, Seen, Timestamp, Verdict},
+    model::{Action, ActionKind, Observation, Outcome, Phase, Seen, Timestamp, Verdict},
     policy,
     telemetry::{Clock, Latency},
 };
@@ -39,8 +39,8 @@ pub(super) enum Question {
     Numbers(oneshot::Sender<Numbers>),
     /// The names it knows, the most recently asked first, at most so many.
     Names(usize, oneshot::Sender<Vec<NameView>>),
-    /// The origins it knows, at most so many.
-    Origins(usize, oneshot::Sender<Vec<OriginView>>),
+    /// The origins that it saw programs connect to.
+    Origins(oneshot::Sender<Vec<OriginView>>),
     /// What it expects, at most so many.
     Predictions(usize, oneshot::Sender<Vec<PredictionView>>),
     /// Attach to an interface; the answer is a line for a person either way.
@@ -155,7 +155,11 @@ impl Core {
                 self.settle(&outcome);
             }
             self.decider.observe(now, &observation, decisions);
-            self.ring_to_intent.record(self.clock.now().since(observation.at));
+            // Nobody waits for the end of a connection, and its record wakes nobody.
+            if !matches!(&observation.seen, Seen::Connection(seen) if !matches!(seen.phase, Phase::Established { .. }))
+            {
+                self.ring_to_intent.record(self.clock.now().since(observation.at));
+            }
         }
     }
 
@@ -201,7 +205,7 @@ impl Core {
         match question {
             Question::Numbers(to) => drop(to.send(self.numbers(overflow))),
             Question::Names(limit, to) => drop(to.send(self.names(limit))),
-            Question::Origins(limit, to) => drop(to.send(self.origins(limit))),
+            Question::Origins(to) => drop(to.send(self.origins())),
             Question::Predictions(limit, to) => drop(to.send(self.predictions(limit))),
             Question::Attach(interface, to) => drop(to.send(self.attach(&interface))),
             Question::Detach(interface, to) => drop(to.send(self.detach(&interface))),
@@ -258,14 +262,10 @@ impl Core {
         names.iter().take(limit).map(view).collect()
     }
 
-    fn origins(&self, limit: usize) -> Vec<OriginView> {
+    fn origins(&self) -> Vec<OriginView> {
         let now = self.clock.now();
-        let mut origins: Vec<_> = self.decider.history().origins().collect();
-        origins.sort_by_key(|(_, _, origin)| std::cmp::Reverse(origin.seen));
-        let view = |&(known, port, origin): &(&history::KnownName, u16, &history::OriginUse)| {
-            OriginView::new(format!("{}:{port}", known.name), origin, now)
-        };
-        origins.iter().take(limit).map(view).collect()
+        let origins = self.decider.history().origins();
+        origins.map(|(known, port, origin)| OriginView::seen(format!("{}:{port}", known.name), origin, now)).collect()
     }
 
     fn predictions(&self, limit: usize) -> Vec<PredictionView> {

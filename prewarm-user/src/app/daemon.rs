@@ -25,7 +25,9 @@ use super::{
     keep, key,
     numbers::Gauges,
     proxies::{Learning, Needs, Proxies, Ways},
+    redirect::{self, Heart, Redirecting},
     sockops::Watch,
+    tproxy::Forwarding,
     uses::Uses,
     warm::Warming,
 };
@@ -33,7 +35,12 @@ use crate::{
     cli::{MissingPrivilege, RunArguments},
     config::Config,
     control,
-    handover::{peer::Rule, relay::Pipes},
+    handover::{
+        Reports, Witness,
+        peer::Rule,
+        redirect::{RedirectError, Service},
+        relay::Pipes,
+    },
     kernel::{self, KernelError, Key, Programs},
     lease::{Dialer, Guard, Pool, TcpDialer},
     policy,
@@ -80,6 +87,8 @@ async fn daemon(arguments: RunArguments, config: Config) -> anyhow::Result<()> {
         window: Duration::from_millis(u64::from(config.capture.fold_ms)),
         ingress: config.capture.ingress.then_some(config.capture.xdp),
         egress: config.capture.egress,
+        tproxy: !config.handover.tproxy.interfaces.is_empty(),
+        redirect: config.handover.redirect.enabled,
         ..kernel::Settings::new(Key::from_secret(&installation))
     };
     let mut programs = Programs::load(object, &settings).map_err(explain)?;
@@ -90,6 +99,8 @@ async fn daemon(arguments: RunArguments, config: Config) -> anyhow::Result<()> {
         Err(KernelError::NoMap(_)) => None,
         Err(error) => return Err(explain(error)),
     };
+    let redirected = redirect::load(&mut programs, &config).map_err(explain_redirect)?;
+    let heart = Heart::start(&mut programs, &config).map_err(explain)?;
     let watch = Watch::start(&mut programs, &config.capture);
     for interface in &config.capture.interfaces {
         let attachment = programs.attach(interface).map_err(explain)?;
@@ -128,7 +139,7 @@ async fn daemon(arguments: RunArguments, config: Config) -> anyhow::Result<()> {
             if !taken.destination.ip().to_canonical().is_loopback()
                 && let Ok(socket) = kernel::cookie(taken.fd.as_fd())
             {
-                uses.handed(clock.now(), socket, taken.intent);
+                uses.handed(clock.now(), socket, (&taken.origin, taken.rtt), taken.intent);
             }
         });
     }
@@ -138,6 +149,7 @@ async fn daemon(arguments: RunArguments, config: Config) -> anyhow::Result<()> {
     let lookups = Arc::new(Lookups::new(resolver, config.resolve.concurrent));
     let (saved, ring_to_dial, ring_to_intent) =
         (Arc::new(Latency::new()), Arc::new(Latency::new()), Arc::new(Latency::new()));
+    let reports = Reports::default();
     let gauges = Arc::new(Gauges {
         clock,
         started: clock.now(),
@@ -148,6 +160,7 @@ async fn daemon(arguments: RunArguments, config: Config) -> anyhow::Result<()> {
         ring_to_intent: Arc::clone(&ring_to_intent),
         warming: Arc::clone(&warming),
         uses: Arc::clone(&uses),
+        reports: reports.clone(),
         unwatched: watch.reason.clone(),
     });
     let handle = Arc::new(Daemon {
@@ -163,15 +176,30 @@ async fn daemon(arguments: RunArguments, config: Config) -> anyhow::Result<()> {
 
     let learning = Learning { observations: observations.clone(), key: Key::from_secret(&installation), clock };
     let ways = Ways::default();
+    let (witness, pipes): (Arc<dyn Witness>, _) = (Arc::new(learning), Arc::new(Pipes::default()));
+    let service = Service {
+        pool: pool.clone(),
+        dialer: Arc::clone(&fresh),
+        witness: Arc::clone(&witness),
+        pipes: Arc::clone(&pipes),
+    };
+    let redirecting = Redirecting::start(redirected, &config, service).map_err(explain_redirect)?;
+    if let Some(gauge) = redirecting.gauge() {
+        reports.add("redirect", move || gauge.stats().way);
+    }
+    ways.report(&reports);
     let needs = Needs {
         lookups: Arc::clone(&lookups),
         pool: pool.clone(),
         dialer: fresh,
         guard: Arc::clone(&guard),
-        witness: Arc::new(learning),
-        pipes: Arc::new(Pipes::default()),
+        witness,
+        pipes,
     };
+    let Needs { dialer, witness, pipes, .. } = needs.clone();
     let proxies = Proxies::start(&config, &ways, needs).await?;
+    let way = Arc::clone(&ways.tproxy);
+    let forwarding = Forwarding::start(&config, &mut programs, &pool, dialer, witness, pipes, way).await?;
 
     let mut decider = Decider::new(&config.history, &config.predict, &config.policy, &own, clock.now());
     decider.set_warm(config.warm_targets());
@@ -199,7 +227,7 @@ async fn daemon(arguments: RunArguments, config: Config) -> anyhow::Result<()> {
     let mut core = tokio::spawn(core.run());
     let actor = tokio::spawn(actor.run(intents_in, stopped));
     let rule = Rule::new(&config.handover);
-    let control = tokio::spawn(control::serve(listener, pool.clone(), rule, Arc::clone(&handle)));
+    let control = tokio::spawn(control::serve(listener, pool.clone(), rule, Arc::clone(&handle), reports));
     let metrics = metrics(&config, &questions, &gauges).await?;
     tracing::info!("ready, control socket {}", config.control.socket.display());
     notify(&[sd_notify::NotifyState::Ready]);
@@ -225,14 +253,20 @@ async fn daemon(arguments: RunArguments, config: Config) -> anyhow::Result<()> {
     watchdog.abort();
     keeping.abort();
     remembering.abort();
-    for task in [log.map(|log| log.abort_handle()), metrics.map(|metrics| metrics.abort_handle())].into_iter().flatten()
-    {
+    let (log, metrics) = (log.map(|log| log.abort_handle()), metrics.map(|metrics| metrics.abort_handle()));
+    for task in [log, metrics].into_iter().flatten() {
         task.abort();
     }
     drop(std::fs::remove_file(&config.control.socket));
+    redirecting.close().await;
     stop.send_replace(true);
     let drained = async {
-        proxies.stop().await;
+        let forwarded = async {
+            if let Some(forwarding) = forwarding {
+                forwarding.stop().await;
+            }
+        };
+        tokio::join!(proxies.stop(), forwarded);
         drop(actor.await);
         pool.drain().await;
         if !core.is_finished() {
@@ -243,6 +277,13 @@ async fn daemon(arguments: RunArguments, config: Config) -> anyhow::Result<()> {
         tracing::warn!("some tasks did not end in {} s", GRACE.as_secs());
     }
     keep::remember(&pool, &memory);
+    drop(heart);
+    // Programs are still talking; a second signal says that nobody cares.
+    tokio::select! {
+        () = redirecting.drain() => {}
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
     tracing::info!("stopped; nothing is attached any more");
     ended
 }
@@ -303,6 +344,13 @@ fn explain(error: KernelError) -> anyhow::Error {
         return anyhow::Error::new(missing);
     }
     anyhow::Error::new(error)
+}
+
+fn explain_redirect(error: RedirectError) -> anyhow::Error {
+    match error {
+        RedirectError::Kernel(error) => explain(error),
+        error => anyhow::Error::new(error),
+    }
 }
 
 /// The addresses of this host with their networks.

@@ -11,10 +11,7 @@ use ipnet::IpNet;
 use crate::{
     config::{HistorySettings, PolicySettings, PredictSettings},
     history::{Access, History, Learned},
-    model::{
-        ActionKind, Connection, Intent, Observation, Origin, Outcome, Phase, Prediction, ResourceId, Seen, Timestamp,
-        Verdict,
-    },
+    model::{Connection, Intent, Observation, Origin, Outcome, Phase, Prediction, ResourceId, Seen, Timestamp},
     policy::{Known, Policy, Refusal},
     predict::{ClientKey, Mixture, Predictor},
 };
@@ -113,6 +110,10 @@ impl Decider {
         let client = observation.client;
         // The kernel says which of this host's programs connected; nobody can forge that.
         let certain = matches!(observation.seen, Seen::Connection(_));
+        if matches!(&observation.seen, Seen::Connection(seen) if self.policy.guard().is_own(seen.destination.ip())) {
+            // From this host to itself, by one of its addresses.
+            return;
+        }
         if !certain && self.policy.guard().client(client).is_err() {
             // A question from a stranger may be forged; an answer to one tells only what it may have wanted to.
             self.counters.strangers += u64::from(matches!(observation.seen, Seen::Question { .. }));
@@ -173,13 +174,7 @@ impl Decider {
 
     /// Takes in what became of an intent.
     pub fn outcome(&mut self, outcome: &Outcome) {
-        let Some(port) = self.policy.outcome(outcome) else { return };
-        let saved = match (outcome.kind, &outcome.verdict) {
-            (ActionKind::Lease, Verdict::Used { saved }) => Some(*saved),
-            (ActionKind::Lease, Verdict::Wasted) => None,
-            _ => return,
-        };
-        self.history.settled(outcome.at, outcome.resource, port, saved);
+        self.policy.outcome(outcome);
     }
 
     /// Names the network namespaces whose programs' connections are learnt from.

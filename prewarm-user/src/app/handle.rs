@@ -67,9 +67,8 @@ impl Daemon {
                 Answer::Predictions(self.ask(|to| Question::Predictions(limit.limit, to)).await?)
             }
             Request::Origins(limit) => {
-                let mut origins = self.ask(|to| Question::Origins(limit.limit, to)).await?;
-                origins.truncate(limit.limit);
-                Answer::Origins(origins)
+                let seen = self.ask(Question::Origins).await?;
+                Answer::Origins(self.gauges.origins(seen, limit.limit))
             }
             Request::Reload => Answer::Done(self.reload().await?),
             Request::Attach { interface } => {

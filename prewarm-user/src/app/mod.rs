@@ -11,7 +11,9 @@ mod keep;
 mod key;
 mod numbers;
 mod proxies;
+mod redirect;
 mod sockops;
+mod tproxy;
 mod uses;
 mod warm;
 

@@ -1,7 +1,7 @@
 //! All numbers on one page.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashMap},
     sync::{Arc, atomic::Ordering},
 };
 
@@ -10,8 +10,10 @@ use prewarm_ebpf::Counter;
 use super::{core::Numbers, uses::Uses, warm::Warming};
 use crate::{
     control::{
-        ConnectCounts, LeaseCounts, NameCounts, PacketCounts, PredictionCounts, STATS_SCHEMA, Stats, WarmCounts,
+        ConnectCounts, LeaseCounts, NameCounts, OriginView, PacketCounts, PredictionCounts, STATS_SCHEMA, Stats,
+        WarmCounts,
     },
+    handover::Reports,
     lease::{LeaseState, Pool},
     model::{ActionKind, Timestamp},
     resolve::{HostResolver, Lookups},
@@ -29,6 +31,7 @@ pub(super) struct Gauges {
     pub(super) ring_to_intent: Arc<Latency>,
     pub(super) warming: Arc<Warming>,
     pub(super) uses: Arc<Uses>,
+    pub(super) reports: Reports,
     /// Why the connections of programs are not watched.
     pub(super) unwatched: Option<String>,
 }
@@ -45,6 +48,7 @@ impl Gauges {
         let held = self.pool.leases();
         let pool = self.pool.counters();
         let uses = self.uses.counters();
+        let travelled = self.warming.counters();
         let in_state = |state| held.iter().filter(|lease| lease.state == state).count() as u64;
         let reasons = Counter::ALL.iter().filter(|counter| counter.is_reason() || **counter == Counter::RingLost);
         let mut drops: BTreeMap<_, _> = reasons.map(|&counter| (counter.name().to_owned(), both(counter))).collect();
@@ -100,10 +104,16 @@ impl Gauges {
                 empty: uses.empty,
                 missed: leases.missed,
             },
+            handover: self.reports.read(),
             warms: WarmCounts {
                 sent: self.warming.sent.load(Ordering::Relaxed),
                 used: warms.used,
                 failed: self.warming.failed.load(Ordering::Relaxed),
+                opened: travelled.opened,
+                resumed: travelled.resumed,
+                reused: travelled.reused,
+                retried: travelled.retried,
+                held: travelled.held,
             },
             saved_ms: self.saved.quantiles(millis).into(),
             ring_to_dial_us: self.ring_to_dial.quantiles(micros).into(),
@@ -112,6 +122,24 @@ impl Gauges {
             attachments: numbers.attachments.clone(),
             health: health(numbers),
         }
+    }
+}
+
+impl Gauges {
+    /// The origins that programs were seen to connect to, with what the pool knows of these and others; those that
+    /// something happened to last come first.
+    pub(super) fn origins(&self, seen: Vec<OriginView>, limit: usize) -> Vec<OriginView> {
+        let mut views: HashMap<String, OriginView> = seen.into_iter().map(|view| (view.origin.clone(), view)).collect();
+        for pool in self.pool.origins() {
+            let vain = pool.origin.parse().map(|origin| self.uses.vain(&origin)).unwrap_or_default();
+            let view = views.entry(pool.origin.clone()).or_default();
+            view.add(pool, vain.leases, vain.unsaved.as_secs_f64() * 1000.0);
+        }
+        let mut views: Vec<_> = views.into_values().collect();
+        let age = |view: &OriginView| view.last_seen_seconds.unwrap_or(f64::INFINITY);
+        views.sort_by(|one, other| age(one).total_cmp(&age(other)).then_with(|| one.origin.cmp(&other.origin)));
+        views.truncate(limit);
+        views
     }
 }
 

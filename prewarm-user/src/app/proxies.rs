@@ -17,7 +17,7 @@ use super::core::HERE;
 use crate::{
     config::{Config, ProxySettings},
     handover::{
-        Way, Witness, connect,
+        Reports, Way, Witness, connect,
         gate::{self, Gate},
         reach::{Admission, Reach},
         relay::Pipes,
@@ -32,6 +32,7 @@ use crate::{
 };
 
 /// What the proxies need of the daemon.
+#[derive(Clone)]
 pub(super) struct Needs {
     pub(super) lookups: Arc<Lookups<HostResolver>>,
     pub(super) pool: Pool,
@@ -41,11 +42,22 @@ pub(super) struct Needs {
     pub(super) pipes: Arc<Pipes>,
 }
 
-/// The counters of the proxies.
+/// The counters of the ways out that end here.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Ways {
     pub(super) socks: Arc<Way>,
     pub(super) connect: Arc<Way>,
+    pub(super) tproxy: Arc<Way>,
+}
+
+impl Ways {
+    /// Leaves word how their numbers are read.
+    pub(super) fn report(&self, reports: &Reports) {
+        for (name, way) in [("socks", &self.socks), ("connect", &self.connect), ("tproxy", &self.tproxy)] {
+            let way = Arc::clone(way);
+            reports.add(name, move || way.counters());
+        }
+    }
 }
 
 /// The running proxies.

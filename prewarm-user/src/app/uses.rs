@@ -10,10 +10,12 @@ use std::{
     time::Duration,
 };
 
-use crate::model::{Connection, IntentId, Outcome, Phase, Timestamp, Verdict};
+use crate::model::{Connection, IntentId, Origin, Outcome, Phase, Timestamp, Verdict};
 
 /// Sockets followed at the same time; the outcomes of others go on as they come.
 const MAX_SOCKETS: usize = 16_384;
+/// Origins whose leases in vain are counted apart.
+const MAX_ORIGINS: usize = 4096;
 /// A lease that carried nothing for so long was taken in vain.
 const PATIENCE: Duration = Duration::from_secs(600);
 
@@ -35,12 +37,25 @@ struct Inner {
     sockets: HashMap<u64, Lease>,
     intents: HashMap<IntentId, u64>,
     counters: Counters,
+    vain: HashMap<Origin, Vain>,
+}
+
+/// The leases to one origin that carried nothing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Vain {
+    /// How many.
+    pub(super) leases: u64,
+    /// What they would have saved.
+    pub(super) unsaved: Duration,
 }
 
 /// One that was handed out.
 #[derive(Debug)]
 struct Lease {
     since: Timestamp,
+    origin: Origin,
+    /// What its handshake took.
+    round_trip: Duration,
     intent: Option<IntentId>,
     /// What the pool says, until it is known to be true.
     outcome: Option<Outcome>,
@@ -50,7 +65,13 @@ struct Lease {
 
 impl Uses {
     /// A lease that the kernel watches is handed out.
-    pub(super) fn handed(&self, now: Timestamp, socket: u64, intent: Option<IntentId>) {
+    pub(super) fn handed(
+        &self,
+        now: Timestamp,
+        socket: u64,
+        (origin, round_trip): (&Origin, Duration),
+        intent: Option<IntentId>,
+    ) {
         let mut inner = self.lock();
         if inner.sockets.len() >= MAX_SOCKETS {
             return;
@@ -59,7 +80,8 @@ impl Uses {
             inner.intents.insert(intent, socket);
         }
         // One that came back and goes out again has not been used so far.
-        inner.sockets.insert(socket, Lease { since: now, intent, outcome: None, carried: None });
+        let origin = origin.clone();
+        inner.sockets.insert(socket, Lease { since: now, origin, round_trip, intent, outcome: None, carried: None });
     }
 
     /// What the pool says of an intent; `None` when that has to wait until the lease was used.
@@ -88,17 +110,18 @@ impl Uses {
         };
         let mut inner = self.lock();
         let lease = inner.sockets.get_mut(&connection.socket)?;
-        if lease.carried.is_none() {
-            lease.carried = Some(carried);
-            let count = if carried { &mut inner.counters.carried } else { &mut inner.counters.empty };
-            *count += 1;
+        // Once used is used, however it ends.
+        let first = lease.carried.is_none();
+        lease.carried = Some(carried || lease.carried == Some(true));
+        let (waits, told) = (lease.intent.is_some() && lease.outcome.is_none(), lease.carried);
+        if first {
+            inner.count(connection.socket, carried);
         }
-        let lease = inner.sockets.get(&connection.socket)?;
         // The pool has yet to say what it thinks of it.
-        if lease.intent.is_some() && lease.outcome.is_none() {
+        if waits {
             return None;
         }
-        let outcome = inner.end(connection.socket, carried)?;
+        let outcome = inner.end(connection.socket, told == Some(true))?;
         Some(Outcome { at, ..outcome })
     }
 
@@ -109,11 +132,18 @@ impl Uses {
         let old: Vec<u64> = old.map(|(&socket, _)| socket).collect();
         old.into_iter()
             .filter_map(|socket| {
-                inner.counters.empty += u64::from(inner.sockets.get(&socket)?.carried.is_none());
+                if inner.sockets.get(&socket)?.carried.is_none() {
+                    inner.count(socket, false);
+                }
                 let outcome = inner.end(socket, false)?;
                 Some(Outcome { at: now, ..outcome })
             })
             .collect()
+    }
+
+    /// The leases to an origin that carried nothing.
+    pub(super) fn vain(&self, origin: &Origin) -> Vain {
+        self.lock().vain.get(origin).copied().unwrap_or_default()
     }
 
     pub(super) fn counters(&self) -> Counters {
@@ -126,6 +156,20 @@ impl Uses {
 }
 
 impl Inner {
+    fn count(&mut self, socket: u64, carried: bool) {
+        if carried {
+            self.counters.carried += 1;
+            return;
+        }
+        self.counters.empty += 1;
+        let Some(lease) = self.sockets.get(&socket) else { return };
+        if self.vain.len() < MAX_ORIGINS || self.vain.contains_key(&lease.origin) {
+            let vain = self.vain.entry(lease.origin.clone()).or_default();
+            vain.leases += 1;
+            vain.unsaved += lease.round_trip;
+        }
+    }
+
     fn end(&mut self, socket: u64, carried: bool) -> Option<Outcome> {
         let lease = self.sockets.remove(&socket)?;
         if let Some(intent) = lease.intent {
@@ -150,6 +194,11 @@ mod tests {
         Timestamp::from_origin(Duration::from_secs(seconds))
     }
 
+    fn hand(uses: &Uses, seconds: u64, socket: u64, intent: Option<IntentId>) {
+        let origin = "a.example:443".parse().unwrap();
+        uses.handed(at(seconds), socket, (&origin, Duration::from_millis(40)), intent);
+    }
+
     fn outcome(intent: u64, verdict: Verdict) -> Outcome {
         Outcome { intent: IntentId(intent), resource: ResourceId(1), kind: ActionKind::Lease, at: at(1), verdict }
     }
@@ -165,7 +214,7 @@ mod tests {
     #[test]
     fn a_lease_is_used_when_it_carried_bytes() {
         let uses = Uses::default();
-        uses.handed(at(0), 7, Some(IntentId(1)));
+        hand(&uses, 0, 7, Some(IntentId(1)));
         assert_eq!(uses.outcome(outcome(1, SAVED)), None, "not known yet");
         let used = uses.observe(at(2), &seen(7, Phase::Carried)).unwrap();
         assert_eq!((used.verdict, used.at), (SAVED, at(2)));
@@ -176,21 +225,23 @@ mod tests {
     #[test]
     fn a_lease_that_ends_without_a_byte_was_wasted() {
         let uses = Uses::default();
-        uses.handed(at(0), 7, Some(IntentId(1)));
+        hand(&uses, 0, 7, Some(IntentId(1)));
         assert_eq!(uses.outcome(outcome(1, SAVED)), None);
         assert_eq!(uses.observe(at(2), &seen(7, closed(false))).unwrap().verdict, Verdict::Wasted);
-        uses.handed(at(0), 8, Some(IntentId(2)));
+        hand(&uses, 0, 8, Some(IntentId(2)));
         assert_eq!(uses.outcome(outcome(2, SAVED)), None);
         assert_eq!(uses.expire(at(600)), []);
         let expired = uses.expire(at(601));
         assert_eq!((expired.len(), &expired[0].verdict), (1, &Verdict::Wasted));
         assert_eq!(uses.counters(), Counters { carried: 0, empty: 2 });
+        let vain = Vain { leases: 2, unsaved: Duration::from_millis(80) };
+        assert_eq!(uses.vain(&"a.example:443".parse().unwrap()), vain);
     }
 
     #[test]
     fn the_kernel_may_be_faster_than_the_pool() {
         let uses = Uses::default();
-        uses.handed(at(0), 7, Some(IntentId(1)));
+        hand(&uses, 0, 7, Some(IntentId(1)));
         assert_eq!(uses.observe(at(1), &seen(7, Phase::Carried)), None);
         assert_eq!(uses.observe(at(1), &seen(7, closed(true))), None);
         assert_eq!(uses.outcome(outcome(1, SAVED)).unwrap().verdict, SAVED);
@@ -201,10 +252,10 @@ mod tests {
     fn what_is_not_followed_passes() {
         let uses = Uses::default();
         assert!(uses.outcome(outcome(1, SAVED)).is_some(), "the kernel does not watch it");
-        uses.handed(at(0), 7, Some(IntentId(2)));
+        hand(&uses, 0, 7, Some(IntentId(2)));
         assert!(uses.outcome(outcome(2, Verdict::Failed)).is_some());
         assert_eq!(uses.observe(at(1), &seen(7, closed(false))), None);
-        uses.handed(at(0), 8, None);
+        hand(&uses, 0, 8, None);
         assert_eq!(uses.observe(at(1), &seen(8, Phase::Carried)), None, "no intent, no outcome");
         assert_eq!(uses.counters().carried, 1);
     }

@@ -8,6 +8,7 @@ use serde::Serialize;
 use super::{SocketArgument, exit::UNHEALTHY, output};
 use crate::{
     control::{Answer, Client, ClientError, Request, Stats},
+    handover::{self, redirect::RedirectError},
     kernel,
 };
 
@@ -68,6 +69,7 @@ impl DoctorArguments {
             programs(),
             egress_hook(release.trim()),
             cgroup(&fs::read_to_string("/proc/self/mounts").unwrap_or_default()),
+            redirect(),
             seccomp(&fs::read_to_string("/proc/sys/kernel/seccomp/actions_avail").unwrap_or_default()),
             resolver(&fs::read_to_string("/etc/resolv.conf").unwrap_or_default()),
         ];
@@ -157,9 +159,27 @@ fn egress_hook(release: &str) -> Finding {
 }
 
 fn cgroup(mounts: &str) -> Finding {
-    match kernel::mount_in(mounts) {
+    match kernel::cgroup2_mount(mounts) {
         Some(path) => Finding::ok("cgroup v2", path.display().to_string()),
         None => Finding::warn("cgroup v2", "not mounted", "mount -t cgroup2 none /sys/fs/cgroup"),
+    }
+}
+
+fn redirect() -> Finding {
+    let check = "connect redirect";
+    let Some(object) = kernel::object() else {
+        return Finding::warn(check, "not tried without the kernel programs", "build it with `cargo xtask build`");
+    };
+    match handover::redirect::probe(object) {
+        Ok(cgroup) => Finding::ok(check, format!("can be attached to {}", cgroup.display())),
+        Err(RedirectError::Kernel(error)) if error.is_privilege() => {
+            Finding::warn(check, "not tried", "run prewarm doctor as root")
+        }
+        Err(error) => Finding::warn(
+            check,
+            error.to_string(),
+            "mount cgroup v2 (mount -t cgroup2 none /sys/fs/cgroup); until then use `prewarm exec` or a proxy",
+        ),
     }
 }
 

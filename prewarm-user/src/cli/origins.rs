@@ -44,7 +44,7 @@ pub(super) fn run(arguments: &ListArguments) -> anyhow::Result<ExitCode> {
                 origin.wasted.to_string(),
                 format!("{:.0}", origin.saved_ms),
                 format!("{:.0}", origin.would_have_saved_ms),
-                format!("{:.0}", origin.last_seen_seconds),
+                number(origin.last_seen_seconds),
             ]);
         }
         output::line(&table.to_string())?;

@@ -5,7 +5,8 @@ use std::{net::SocketAddr, path::PathBuf};
 use clap::Args;
 
 use crate::{
-    config::{Config, ConfigError, Sources, load},
+    config::{Config, ConfigError, RedirectSettings, Sources, load},
+    kernel::cgroup_mount,
     telemetry::LogFormat,
 };
 
@@ -39,6 +40,9 @@ pub struct RunArguments {
     /// Does not watch what leaves.
     #[arg(long)]
     no_egress: bool,
+    /// Redirects connections of the programs in a cgroup to leases [default: in those of the configuration]
+    #[arg(long, value_name = "CGROUP", num_args = 0..=1, require_equals = true)]
+    redirect: Option<Option<PathBuf>>,
     /// What to log, in the notation of RUST_LOG, which wins over it.
     #[arg(long, value_name = "FILTER", default_value = "info")]
     pub log: String,
@@ -80,6 +84,18 @@ impl RunArguments {
         config.capture.egress &= !self.no_egress;
         if let Some(socket) = &self.socket {
             config.control.socket.clone_from(socket);
+        }
+        if let Some(cgroup) = &self.redirect {
+            let redirect = &mut config.handover.redirect;
+            redirect.enabled = true;
+            match cgroup {
+                Some(cgroup) => redirect.cgroups = vec![cgroup.clone()],
+                // Where cgroup v1 is there too, v2 lies elsewhere than the usual settings say.
+                None if redirect.cgroups == RedirectSettings::default().cgroups => {
+                    redirect.cgroups.splice(.., cgroup_mount());
+                }
+                None => {}
+            }
         }
         config.check()?;
         Ok(config)

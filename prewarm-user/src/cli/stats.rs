@@ -124,6 +124,19 @@ fn shown(stats: &Stats) -> String {
             leases.missed
         ),
     );
+    for (way, counters) in stats.handover.iter().filter(|(_, counters)| counters.taken + counters.missed > 0) {
+        row(
+            "handed out",
+            counters.taken.to_string(),
+            format!(
+                "by {way}; {} missed, {} replayed, {} failed, {:.1} MB",
+                counters.missed,
+                counters.replayed,
+                counters.failed,
+                counters.bytes as f64 / 1e6
+            ),
+        );
+    }
     row("ring to dial", stats.ring_to_dial_us.count.to_string(), latency(&stats.ring_to_dial_us, "µs"));
     row(
         "warms sent",

@@ -12,6 +12,7 @@ use tokio::{
 use super::{Answer, Failure, FailureCode, Reply, Request, VERSION, protocol::Outcome};
 use crate::{
     handover::{
+        Reports,
         peer::Rule,
         serve::{Clerk, Desk},
     },
@@ -46,10 +47,17 @@ struct Head<'a> {
 ///
 /// # Errors
 /// When that thread can't be started.
-pub async fn serve<H: Handle>(listener: UnixListener, pool: Pool, rule: Rule, handle: Arc<H>) -> io::Result<()> {
+pub async fn serve<H: Handle>(
+    listener: UnixListener,
+    pool: Pool,
+    rule: Rule,
+    handle: Arc<H>,
+    reports: Reports,
+) -> io::Result<()> {
     let (strays, mut incoming) = mpsc::channel(CLIENTS);
     let clerk = Arc::new(ClerkOf { handle: Arc::clone(&handle), strays });
-    let _desk = Desk::open(listener.into_std()?, pool, rule, clerk)?;
+    let desk = Desk::open(listener.into_std()?, pool, rule, clerk)?;
+    reports.add("fd", desk.report());
     let places = Arc::new(Semaphore::new(CLIENTS));
     while let Some((stream, unread)) = incoming.recv().await {
         let Ok(place) = Arc::clone(&places).acquire_owned().await else { break };

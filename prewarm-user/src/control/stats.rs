@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::handover::WayCounters;
 use crate::kernel::{Attachment, EgressHook, XdpMode};
 
 /// The version of [`Stats`]' form; it grows when a key changes its meaning or goes.
@@ -39,6 +40,9 @@ pub struct Stats {
     pub blind_share: f64,
     /// Leases.
     pub leases: LeaseCounts,
+    /// What became of connections that came for leases, by way out: "fd" (with `prewarm exec`), "redirect", "socks",
+    /// "connect", "tproxy".
+    pub handover: BTreeMap<String, WayCounters>,
     /// Warm requests.
     pub warms: WarmCounts,
     /// Milliseconds saved by what was used.
@@ -151,6 +155,16 @@ pub struct WarmCounts {
     pub used: u64,
     /// Not answered, or with an error.
     pub failed: u64,
+    /// Connections opened for them.
+    pub opened: u64,
+    /// Of those, the ones whose TLS session went on where an earlier one ended.
+    pub resumed: u64,
+    /// Sent over a connection that had been held since an earlier request.
+    pub reused: u64,
+    /// Sent again because the held connection had died.
+    pub retried: u64,
+    /// Connections held now.
+    pub held: u64,
 }
 
 /// Quantiles of a duration.

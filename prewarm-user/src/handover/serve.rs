@@ -32,6 +32,7 @@ use super::{
     lines::{Lines, Received},
     peer::{Peer, Rule},
     protocol::{Ask, Fault, Given, Granted, Reply, Request, Settled, VERSION, Want, fault},
+    way::WayCounters,
 };
 use crate::{
     lease::{Fate, LeaseId, Pool, Take, Taker},
@@ -124,13 +125,29 @@ impl Desk {
     /// What happened so far.
     #[must_use]
     pub fn counters(&self) -> FdCounters {
+        self.counts.read()
+    }
+
+    /// The same as other ways out count it, to be read at any time.
+    pub fn report(&self) -> impl Fn() -> WayCounters + Send + Sync + 'static {
+        let counts = Arc::clone(&self.counts);
+        move || {
+            let FdCounters { taken, missed, failed, forbidden, turned_away } = counts.read();
+            // The bytes are the program's alone, and so is a second try.
+            WayCounters { taken, missed, failed, refused: forbidden + turned_away, ..WayCounters::default() }
+        }
+    }
+}
+
+impl Counts {
+    fn read(&self) -> FdCounters {
         let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         FdCounters {
-            taken: read(&self.counts.taken),
-            missed: read(&self.counts.missed),
-            failed: read(&self.counts.failed),
-            forbidden: read(&self.counts.forbidden),
-            turned_away: read(&self.counts.turned_away),
+            taken: read(&self.taken),
+            missed: read(&self.missed),
+            failed: read(&self.failed),
+            forbidden: read(&self.forbidden),
+            turned_away: read(&self.turned_away),
         }
     }
 }

@@ -186,11 +186,6 @@ impl History {
         self.namespaces = namespaces;
     }
 
-    /// What became of a lease to there: what it saved, or nothing.
-    pub fn settled(&mut self, at: Timestamp, resource: ResourceId, port: u16, saved: Option<Duration>) {
-        self.origins.settled(at, (resource, port), saved);
-    }
-
     /// The origins that connections were seen to, in no order.
     pub fn origins(&self) -> impl Iterator<Item = (&KnownName, u16, &OriginUse)> {
         self.origins.iter().filter_map(|(resource, port, known)| Some((self.names.get(resource)?, port, known)))

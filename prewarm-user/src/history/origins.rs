@@ -1,7 +1,7 @@
 //! What connections to each origin were like: how long handshakes took, how long connections lived, whether they were
 //! used; those of programs that take nothing from us too.
 //!
-//! Comes in: what the kernel saw of connections, and what became of leases, each with its time. Goes out: the numbers of
+//! Comes in: what the kernel saw of connections, each with its time. Goes out: the numbers of
 //! an origin. Never here: a clock, or more origins and open connections than stated.
 
 use std::{
@@ -25,12 +25,6 @@ pub struct OriginUse {
     pub connected: u64,
     /// Connections that programs got as a lease.
     pub leased: u64,
-    /// Leases whose end is known that something was sent over.
-    pub used: u64,
-    /// Leases that nothing was sent over.
-    pub wasted: u64,
-    /// What used leases saved.
-    pub saved: Duration,
     /// What programs waited for handshakes of their own: what leases would have saved.
     pub waited: Duration,
     /// What a handshake takes, smoothed.
@@ -119,18 +113,6 @@ impl Origins {
             known.round_trip = Some(smooth(known.round_trip, round_trip));
         } else {
             known.unused = known.unused.saturating_add(1);
-        }
-    }
-
-    /// What became of a lease: what it saved, or nothing.
-    pub(super) fn settled(&mut self, at: Timestamp, origin: (ResourceId, u16), saved: Option<Duration>) {
-        let known = self.touch(at, origin);
-        match saved {
-            Some(saved) => {
-                known.used = known.used.saturating_add(1);
-                known.saved = known.saved.saturating_add(saved);
-            }
-            None => known.wasted = known.wasted.saturating_add(1),
         }
     }
 

@@ -23,6 +23,8 @@ mod redirect;
 mod ring;
 mod sockops;
 mod source;
+mod steer;
+mod tproxy;
 mod trial;
 
 pub use attach::{Attachment, EgressHook, XdpMode};
@@ -41,6 +43,8 @@ pub use redirect::{
     RedirectOffers, RedirectRules,
 };
 pub use ring::{Ring, RingSource};
-pub use sockops::{Dialled, cgroup_mount, cookie, mount_in};
+pub use sockops::{Dialled, cgroup_mount, cookie};
 pub use source::{EventSource, Scripted};
+pub use steer::{SteerError, Steering};
+pub use tproxy::{FlowClaim, Flows, Tproxy, TproxyCounters, TproxyCounts, TproxyHooks, TproxyPlace};
 pub use trial::{MAX_FRAME, MIN_FRAME, Trial};

@@ -17,7 +17,7 @@ use aya::{
 };
 use prewarm_ebpf::abi::SOCKOPS;
 
-use super::{KernelError, programs::verify};
+use super::{KernelError, cgroup::cgroup2_mount, programs::verify};
 
 /// What an entry of the map of dialled sockets takes in the kernel: a key, a value, and its places in two lists.
 pub(super) const ENTRY_BYTES: u64 = 80;
@@ -73,18 +73,7 @@ pub fn cookie(socket: BorrowedFd<'_>) -> std::io::Result<u64> {
 /// Where cgroup v2 is mounted, also beside v1 (the hybrid hierarchy).
 #[must_use]
 pub fn cgroup_mount() -> Option<PathBuf> {
-    mount_in(&std::fs::read_to_string("/proc/self/mounts").unwrap_or_default())
-}
-
-/// The first cgroup2 among mounts as `/proc/self/mounts` lists them.
-#[must_use]
-pub fn mount_in(mounts: &str) -> Option<PathBuf> {
-    mounts.lines().find_map(|line| {
-        let mut fields = line.split(' ').skip(1);
-        let path = fields.next()?;
-        // Spaces and the like are written as octal numbers there (fstab(5)); folders of cgroups have none.
-        (fields.next() == Some("cgroup2") && !path.contains('\\')).then(|| PathBuf::from(path))
-    })
+    cgroup2_mount(&std::fs::read_to_string("/proc/self/mounts").unwrap_or_default())
 }
 
 /// Loads the program and attaches it. Links stand beside whatever others attached.
@@ -106,14 +95,6 @@ pub(super) fn attach(bpf: &mut Ebpf, cgroup: &Path) -> Result<SockOpsLink, Kerne
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_mount_is_found_in_both_hierarchies() {
-        let hybrid = "cgroup /sys/fs/cgroup/cpu cgroup rw 0 0\ncgroup2 /sys/fs/cgroup/unified cgroup2 rw 0 0\n";
-        assert_eq!(mount_in(hybrid), Some("/sys/fs/cgroup/unified".into()));
-        assert_eq!(mount_in("cgroup2 /sys/fs/cgroup cgroup2 rw 0 0\n"), Some("/sys/fs/cgroup".into()));
-        assert_eq!(mount_in("cgroup /sys/fs/cgroup/cpu cgroup rw 0 0\n"), None);
-    }
 
     #[test]
     fn sockets_have_numbers_of_their_own() {

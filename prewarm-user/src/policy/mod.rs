@@ -225,12 +225,11 @@ impl Policy {
         }
     }
 
-    /// What became of an intent; gives the port it was about. An unknown number, or one that was told of before, is
-    /// counted and changes nothing.
-    pub fn outcome(&mut self, outcome: &Outcome) -> Option<u16> {
+    /// What became of an intent. An unknown number, or one that was told of before, is counted and changes nothing.
+    pub fn outcome(&mut self, outcome: &Outcome) {
         let Some((key, entry)) = self.open.remove(outcome.intent) else {
             self.counters.unknown_outcomes += 1;
-            return None;
+            return;
         };
         let counters = self.counters.kind_mut(key.kind);
         match &outcome.verdict {
@@ -263,7 +262,6 @@ impl Policy {
                 self.counters.breakers_opened += 1;
             }
         }
-        Some(key.port)
     }
 
     /// Ends what nobody told the end of: names and warm requests nobody asked for are wasted, leases without an

@@ -85,7 +85,7 @@ pub(crate) enum Readiness {
 }
 
 /// One origin, for people.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct OriginView {
     /// NAME:PORT.
     pub origin: String,
