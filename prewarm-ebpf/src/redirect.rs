@@ -106,8 +106,8 @@ pub struct Redirected {
     pub token: u32,
     /// The lease's own address; zeros until user space knows it.
     pub local: Destination,
-    /// Zero.
-    pub reserved: u32,
+    /// Not 0 once it has come for its lease: it may not come again.
+    pub spent: u32,
 }
 
 /// Where connections of a network namespace are redirected to, by ports in the order of packets; zero for nowhere.

@@ -29,7 +29,7 @@ pub const YOUNG: u64 = 3_000_000_000;
 
 /// A connection by its ends, as they stand in a packet of the client.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
-#[repr(C)]
+#[repr(C, align(8))]
 pub struct Flow {
     /// The client's address; IPv4 as `::ffff:a.b.c.d`.
     pub client: [u32; 4],
@@ -37,6 +37,8 @@ pub struct Flow {
     pub origin: [u32; 4],
     /// The client's port, then the other, in the order of packets.
     pub ports: u32,
+    /// Zero.
+    pub reserved: u32,
 }
 
 /// What a connection was taken over with.
@@ -47,8 +49,8 @@ pub struct Taken {
     pub time: u64,
     /// The token of the lease.
     pub token: u32,
-    /// Zero.
-    pub reserved: u32,
+    /// Not 0 once the daemon has fetched the lease or given it back.
+    pub spent: u32,
 }
 
 /// Where connections are taken to.
@@ -64,7 +66,7 @@ pub struct Place {
 }
 
 const _: () = {
-    assert!(size_of::<Flow>() == 36);
+    assert!(size_of::<Flow>() == 40);
     assert!(size_of::<Taken>() == 16);
     assert!(size_of::<Place>() == 12);
 };

@@ -46,14 +46,10 @@ use crate::{
         clock::now,
         fresh,
         protocol::{Granted, Settled, Want},
-        source::{Answer, LeaseSource, Prospect},
+        source::{Answer, LeaseSource, Patience, Prospect},
     },
     lease::{self, Pacing, TcpDialer},
 };
-
-/// How long the daemon may take to answer. It takes microseconds; one that does not is left alone for a while, so a
-/// daemon that hangs costs a program this much now and then.
-const PATIENCE: Duration = Duration::from_millis(10);
 
 /// Where a lease is to lead.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -155,7 +151,7 @@ impl<S> Connection<S> {
 pub struct Client {
     shared: Arc<Shared>,
     turn: Arc<Mutex<()>>,
-    patience: Duration,
+    patience: Patience,
 }
 
 impl Client {
@@ -163,13 +159,14 @@ impl Client {
     /// is a daemon does not matter now: it is connected to when it is first asked, and again after it was away.
     #[must_use]
     pub fn new(socket: impl Into<PathBuf>) -> Self {
-        Self { shared: Arc::new(Shared::new(socket.into())), turn: Arc::default(), patience: PATIENCE }
+        Self { shared: Arc::new(Shared::new(socket.into())), turn: Arc::default(), patience: Patience::Worth }
     }
 
-    /// The same, with another limit on how long the daemon may take to answer.
+    /// The same, with a fixed limit on how long the daemon may take to answer: without it, as long as the lease would
+    /// save, between 2 and 50 ms. One that takes longer is left alone for a while.
     #[must_use]
     pub fn with_patience(mut self, patience: Duration) -> Self {
-        self.patience = patience;
+        self.patience = Patience::Fixed(patience);
         self
     }
 
@@ -185,10 +182,10 @@ impl Client {
     pub fn take(&self, to: impl Into<Destination>) -> Option<Lease> {
         let to = to.into();
         let _turn = lock(&self.turn);
-        let id = self.shared.ask(&to)?;
-        let deadline = now() + self.patience;
+        let Asked { id, saves } = self.shared.ask(&to)?;
+        let deadline = now() + self.patience.of(saves);
         loop {
-            let Asked { answer, wake } = self.shared.collect(id)?;
+            let Looked { answer, wake } = self.shared.collect(id)?;
             if answer.is_some() {
                 return answer;
             }
@@ -250,20 +247,20 @@ impl Client {
 pub struct AsyncClient {
     shared: Arc<Shared>,
     turn: Arc<tokio::sync::Mutex<()>>,
-    patience: Duration,
+    patience: Patience,
 }
 
 impl AsyncClient {
     /// As [`Client::new`].
     #[must_use]
     pub fn new(socket: impl Into<PathBuf>) -> Self {
-        Self { shared: Arc::new(Shared::new(socket.into())), turn: Arc::default(), patience: PATIENCE }
+        Self { shared: Arc::new(Shared::new(socket.into())), turn: Arc::default(), patience: Patience::Worth }
     }
 
     /// As [`Client::with_patience`].
     #[must_use]
     pub fn with_patience(mut self, patience: Duration) -> Self {
-        self.patience = patience;
+        self.patience = Patience::Fixed(patience);
         self
     }
 
@@ -271,10 +268,10 @@ impl AsyncClient {
     pub async fn take(&self, to: impl Into<Destination> + Send) -> Option<Lease> {
         let to = to.into();
         let _turn = self.turn.lock().await;
-        let id = self.shared.ask(&to)?;
+        let Asked { id, saves } = self.shared.ask(&to)?;
         let answered = async {
             loop {
-                let Asked { answer, wake } = self.shared.collect(id)?;
+                let Looked { answer, wake } = self.shared.collect(id)?;
                 if answer.is_some() {
                     return answer;
                 }
@@ -285,7 +282,7 @@ impl AsyncClient {
                 drop(ready.readable().await.ok()?);
             }
         };
-        if let Ok(answer) = tokio::time::timeout(self.patience, answered).await {
+        if let Ok(answer) = tokio::time::timeout(self.patience.of(saves), answered).await {
             return answer;
         }
         self.shared.give_up();
@@ -335,9 +332,17 @@ struct State {
     answers: HashMap<u64, Answer>,
 }
 
-/// What a look at the answers found.
+/// A question that is open.
 #[derive(Debug)]
 struct Asked {
+    id: u64,
+    /// What a lease would save.
+    saves: Duration,
+}
+
+/// What a look at the answers found.
+#[derive(Debug)]
+struct Looked {
     answer: Option<Lease>,
     /// Becomes readable when there is more to be found.
     wake: OwnedFd,
@@ -355,25 +360,23 @@ impl Shared {
         lock(&self.state)
     }
 
-    /// Asks; the question's number, or `None` when there is nothing to be had.
-    fn ask(&self, to: &Destination) -> Option<u64> {
+    /// Asks; `None` when there is nothing to be had.
+    fn ask(&self, to: &Destination) -> Option<Asked> {
         let mut state = self.state();
         let now = now();
-        let want = match to {
+        let (want, saves) = match to {
             Destination::Address(address) => {
-                if state.source.prospect(*address, now) != Prospect::Perhaps {
-                    return None;
-                }
-                Want { destination: Some(*address), ..Want::default() }
+                let Prospect::Perhaps(saves) = state.source.prospect(*address, now) else { return None };
+                (Want { destination: Some(*address), ..Want::default() }, saves)
             }
-            Destination::Origin(origin) => Want { origin: Some(origin.clone()), ..Want::default() },
+            Destination::Origin(origin) => (Want { origin: Some(origin.clone()), ..Want::default() }, Duration::ZERO),
         };
         let id = self.next.fetch_add(1, Ordering::Relaxed);
-        state.source.ask(id, &want, now).then_some(id)
+        state.source.ask(id, &want, now).then_some(Asked { id, saves })
     }
 
     /// Looks for the answer to a question; `None` when there will be no lease.
-    fn collect(self: &Arc<Self>, id: u64) -> Option<Asked> {
+    fn collect(self: &Arc<Self>, id: u64) -> Option<Looked> {
         let mut state = self.state();
         let mut found = Vec::new();
         let lost = state.source.collect(&mut found, now()).is_err();
@@ -389,11 +392,11 @@ impl Shared {
             Some(Answer::Lease(connection, granted)) => {
                 let wake = state.source.wake()?.try_clone_to_owned().ok()?;
                 let lease = Lease { connection: Some(connection), granted, id, shared: Arc::clone(self) };
-                Some(Asked { answer: Some(lease), wake })
+                Some(Looked { answer: Some(lease), wake })
             }
             Some(Answer::Nothing { .. } | Answer::Refused) => None,
             None if lost => None,
-            None => Some(Asked { answer: None, wake: state.source.wake()?.try_clone_to_owned().ok()? }),
+            None => Some(Looked { answer: None, wake: state.source.wake()?.try_clone_to_owned().ok()? }),
         }
     }
 

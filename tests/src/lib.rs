@@ -6,6 +6,7 @@
 
 pub mod bench;
 pub mod captures;
+pub mod cgroup;
 pub mod clock;
 pub mod daemon;
 pub mod frames;

@@ -2,6 +2,8 @@
 
 #[path = "lease/offers.rs"]
 mod offers;
+#[path = "lease/quality.rs"]
+mod quality;
 #[path = "lease/warm.rs"]
 mod warm;
 
@@ -25,6 +27,8 @@ struct Bench {
     listener: TcpListener,
     pool: Pool,
     outcomes: mpsc::Receiver<Outcome>,
+    /// Where the origin is, if not at the listener.
+    elsewhere: Option<SocketAddr>,
 }
 
 const FAR: Timestamp = Timestamp::from_nanos(u64::MAX);
@@ -45,11 +49,11 @@ impl Bench {
         change(&mut settings);
         let (sender, outcomes) = mpsc::channel(64);
         let pool = Pool::start(&settings, Arc::new(TcpDialer::default()), guard, sender, Timestamp::ZERO).unwrap();
-        Self { listener, pool, outcomes }
+        Self { listener, pool, outcomes, elsewhere: None }
     }
 
     fn address(&self) -> SocketAddr {
-        self.listener.local_addr().unwrap()
+        self.elsewhere.unwrap_or_else(|| self.listener.local_addr().unwrap())
     }
 
     fn origin(&self) -> String {
@@ -72,6 +76,11 @@ impl Bench {
         self.pool.lease(self.order(intent, Timestamp::ZERO + Duration::from_secs(20)));
         until("the lease is ready", || self.ready() == before + 1).await;
         self.listener.accept().unwrap().0
+    }
+
+    /// One lease is wanted for good.
+    fn keep_one(&self) {
+        self.pool.want(self.origin().parse().unwrap(), vec![self.address().ip()], FAR, 1);
     }
 
     fn ready(&self) -> usize {

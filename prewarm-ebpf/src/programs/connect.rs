@@ -179,7 +179,7 @@ fn claim(sock: *mut bpf_sock_addr, destination: &Destination, slots: *const Slot
 /// Writes down who has claimed what, before the first packet can reach the daemon.
 #[inline(always)]
 fn remember(sock: *mut bpf_sock_addr, destination: &Destination, token: u32) -> Option<u32> {
-    let entry = Redirected { peer: *destination, token, local: Destination::default(), reserved: 0 };
+    let entry = Redirected { peer: *destination, token, local: Destination::default(), spent: 0 };
     // SAFETY: the helper takes the context.
     let cookie = unsafe { bpf_get_socket_cookie(sock.cast()) };
     if REDIRECTED.insert(cookie, entry, 0).is_err() {

@@ -62,7 +62,7 @@ struct Segment {
 #[inline(always)]
 fn take_over(ctx: &TcContext) {
     let Some(segment) = segment(ctx) else { return };
-    let known = FLOWS.get_ptr(segment.flow);
+    let known = FLOWS.get_ptr(&segment.flow);
     let (since, known) = match known {
         // SAFETY: inside the map; an entry that is overwritten meanwhile is as good.
         Some(taken) => (unsafe { (&raw const (*taken).time).read_volatile() }, true),
@@ -87,7 +87,7 @@ fn take_over(ctx: &TcContext) {
     }
     if segment.opens && !claim(ctx, &segment) && known {
         // It goes its own way from here, and so do the packets behind it.
-        let _absent = FLOWS.remove(segment.flow);
+        let _absent = FLOWS.remove(&segment.flow);
     }
 }
 
@@ -119,7 +119,7 @@ fn segment(ctx: &TcContext) -> Option<Segment> {
             let client = [0, 0, MAPPED, word([header[12], header[13], header[14], header[15]])];
             let origin = [0, 0, MAPPED, word([header[16], header[17], header[18], header[19]])];
             let (ports, opens) = tcp(&frame, frame.blur(ETHERNET + length))?;
-            Some(Segment { flow: Flow { client, origin, ports }, v6: false, opens })
+            Some(Segment { flow: Flow { client, origin, ports, reserved: 0 }, v6: false, opens })
         }
         IPV6 => {
             let header = frame.window::<40>(ETHERNET)?;
@@ -136,7 +136,7 @@ fn segment(ctx: &TcContext) -> Option<Segment> {
                 index += 1;
             }
             let (ports, opens) = tcp(&frame, ETHERNET + 40)?;
-            Some(Segment { flow: Flow { client, origin, ports }, v6: true, opens })
+            Some(Segment { flow: Flow { client, origin, ports, reserved: 0 }, v6: true, opens })
         }
         _ => None,
     }
@@ -169,7 +169,7 @@ enum Met {
 /// Gives a packet to the socket of its connection.
 #[inline(always)]
 fn to_socket(ctx: &TcContext, segment: &Segment) -> Met {
-    let Flow { client, origin, ports } = segment.flow;
+    let Flow { client, origin, ports, .. } = segment.flow;
     let socket = lookup(ctx, segment.v6, client, origin, ports);
     if socket.is_null() {
         return Met::Nobody;
@@ -193,12 +193,8 @@ fn to_socket(ctx: &TcContext, segment: &Segment) -> Met {
 /// Gives a packet to the daemon's listener.
 #[inline(always)]
 fn to_listener(ctx: &TcContext, segment: &Segment) -> bool {
-    let Some(place) = place() else { return false };
-    let (address, port) =
-        if segment.v6 { ([0, 0, 0, LOOPBACK6], place.port6) } else { ([0, 0, MAPPED, LOOPBACK4], place.port4) };
-    if port == 0 {
-        return false;
-    }
+    let Some(port) = port(segment) else { return false };
+    let address = if segment.v6 { [0, 0, 0, LOOPBACK6] } else { [0, 0, MAPPED, LOOPBACK4] };
     // The client's port, then ours.
     let [a, b, ..] = segment.flow.ports.to_ne_bytes();
     let [c, d, ..] = port.to_ne_bytes();
@@ -217,7 +213,10 @@ fn to_listener(ctx: &TcContext, segment: &Segment) -> bool {
 #[inline(always)]
 fn port(segment: &Segment) -> Option<u32> {
     let place = place()?;
-    let port = if segment.v6 { place.port6 } else { place.port4 };
+    // SAFETY: inside the map; a word that user space may be changing.
+    let (port4, port6) =
+        unsafe { ((&raw const (*place).port4).read_volatile(), (&raw const (*place).port6).read_volatile()) };
+    let port = if segment.v6 { port6 } else { port4 };
     if port == 0 { None } else { Some(port) }
 }
 
@@ -238,11 +237,11 @@ fn claim(ctx: &TcContext, segment: &Segment) -> bool {
     // SAFETY: the helper only reads a clock.
     let time = unsafe { bpf_ktime_get_ns() };
     // Written down before the first packet can reach the daemon.
-    if FLOWS.insert(segment.flow, Taken { time, token, reserved: 0 }, 0).is_err() {
+    if FLOWS.insert(&segment.flow, Taken { time, token, spent: 0 }, 0).is_err() {
         return refuse(Counter::Forgotten);
     }
     if !to_listener(ctx, segment) {
-        let _absent = FLOWS.remove(segment.flow);
+        let _absent = FLOWS.remove(&segment.flow);
         return refuse(Counter::Forgotten);
     }
     count(Counter::Claimed);
@@ -269,20 +268,24 @@ fn token(destination: &Destination, slots: *const Slots) -> Option<u32> {
     None
 }
 
+/// Words that the compiler may write in pairs.
+#[repr(C, align(8))]
+struct Tuple<const N: usize>([u32; N]);
+
 /// Looks a socket of this host up by a packet's ends; what is found must be released.
 #[inline(always)]
 fn lookup(ctx: &TcContext, v6: bool, from: [u32; 4], to: [u32; 4], ports: u32) -> *mut bpf_sock {
     let context = ctx.skb.skb.cast();
     if v6 {
-        let mut tuple = [from[0], from[1], from[2], from[3], to[0], to[1], to[2], to[3], ports];
-        let at: *mut bpf_sock_tuple = tuple.as_mut_ptr().cast();
+        let mut tuple = Tuple([from[0], from[1], from[2], from[3], to[0], to[1], to[2], to[3], ports]);
+        let at: *mut bpf_sock_tuple = (&raw mut tuple).cast();
         // SAFETY: the nine words lie as the members of the tuple for IPv6 do, and the helper copies them.
-        unsafe { bpf_skc_lookup_tcp(context, at, size_of_val(&tuple) as u32, THIS_NAMESPACE, 0) }
+        unsafe { bpf_skc_lookup_tcp(context, at, size_of_val(&tuple.0) as u32, THIS_NAMESPACE, 0) }
     } else {
-        let mut tuple = [from[3], to[3], ports];
-        let at: *mut bpf_sock_tuple = tuple.as_mut_ptr().cast();
+        let mut tuple = Tuple([from[3], to[3], ports]);
+        let at: *mut bpf_sock_tuple = (&raw mut tuple).cast();
         // SAFETY: as above, for IPv4.
-        unsafe { bpf_skc_lookup_tcp(context, at, size_of_val(&tuple) as u32, THIS_NAMESPACE, 0) }
+        unsafe { bpf_skc_lookup_tcp(context, at, size_of_val(&tuple.0) as u32, THIS_NAMESPACE, 0) }
     }
 }
 
@@ -295,8 +298,10 @@ fn assign(ctx: &TcContext, socket: *mut bpf_sock) -> bool {
     if unsafe { bpf_sk_assign(skb.cast(), socket.cast(), 0) } != 0 {
         return false;
     }
+    // SAFETY: inside the map; a word that is written before the program is attached.
+    let mark = unsafe { (&raw const (*place).mark).read_volatile() };
     // SAFETY: the context is valid while the program runs, and the mark may be written.
-    unsafe { (&raw mut (*skb).mark).write_volatile(place.mark) };
+    unsafe { (&raw mut (*skb).mark).write_volatile(mark) };
     true
 }
 
@@ -306,10 +311,11 @@ fn release(socket: *mut bpf_sock) {
     let _always_zero = unsafe { bpf_sk_release(socket.cast()) };
 }
 
+/// Where connections are taken to; the record itself stays where it is, since a copy would be made in words of a size
+/// that its place on the stack does not allow.
 #[inline(always)]
-fn place() -> Option<Place> {
-    // SAFETY: inside the map, which is written once before the program is attached.
-    PLACE.get_ptr(0).map(|place| unsafe { place.read() })
+fn place() -> Option<*const Place> {
+    PLACE.get_ptr(0)
 }
 
 #[inline(always)]

@@ -26,6 +26,7 @@ use super::{
     numbers::Gauges,
     proxies::{Learning, Needs, Proxies, Ways},
     sockops::Watch,
+    tproxy::Forwarding,
     uses::Uses,
     warm::Warming,
 };
@@ -33,7 +34,7 @@ use crate::{
     cli::{MissingPrivilege, RunArguments},
     config::Config,
     control,
-    handover::{Reports, peer::Rule, relay::Pipes},
+    handover::{Reports, heartbeat, peer::Rule, relay::Pipes},
     kernel::{self, KernelError, Key, Programs},
     lease::{Dialer, Guard, Pool, TcpDialer},
     policy,
@@ -80,6 +81,7 @@ async fn daemon(arguments: RunArguments, config: Config) -> anyhow::Result<()> {
         window: Duration::from_millis(u64::from(config.capture.fold_ms)),
         ingress: config.capture.ingress.then_some(config.capture.xdp),
         egress: config.capture.egress,
+        tproxy: !config.handover.tproxy.interfaces.is_empty(),
         ..kernel::Settings::new(Key::from_secret(&installation))
     };
     let mut programs = Programs::load(object, &settings).map_err(explain)?;
@@ -174,7 +176,15 @@ async fn daemon(arguments: RunArguments, config: Config) -> anyhow::Result<()> {
         witness: Arc::new(learning),
         pipes: Arc::new(Pipes::default()),
     };
+    let Needs { dialer, witness, pipes, .. } = needs.clone();
     let proxies = Proxies::start(&config, &ways, needs).await?;
+    let way = Arc::clone(&ways.tproxy);
+    let forwarding = Forwarding::start(&config, &mut programs, &pool, dialer, witness, pipes, way).await?;
+    // Only programs that change anything ask for it.
+    let heart = match forwarding {
+        Some(_) => Some(tokio::spawn(heartbeat::beat(programs.heartbeat()?))),
+        None => None,
+    };
 
     let mut decider = Decider::new(&config.history, &config.predict, &config.policy, &own, clock.now());
     decider.set_warm(config.warm_targets());
@@ -228,14 +238,19 @@ async fn daemon(arguments: RunArguments, config: Config) -> anyhow::Result<()> {
     watchdog.abort();
     keeping.abort();
     remembering.abort();
-    for task in [log.map(|log| log.abort_handle()), metrics.map(|metrics| metrics.abort_handle())].into_iter().flatten()
-    {
+    let (log, metrics) = (log.map(|log| log.abort_handle()), metrics.map(|metrics| metrics.abort_handle()));
+    for task in [log, metrics, heart.map(|heart| heart.abort_handle())].into_iter().flatten() {
         task.abort();
     }
     drop(std::fs::remove_file(&config.control.socket));
     stop.send_replace(true);
     let drained = async {
-        proxies.stop().await;
+        let forwarded = async {
+            if let Some(forwarding) = forwarding {
+                forwarding.stop().await;
+            }
+        };
+        tokio::join!(proxies.stop(), forwarded);
         drop(actor.await);
         pool.drain().await;
         if !core.is_finished() {

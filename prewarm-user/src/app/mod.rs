@@ -12,6 +12,7 @@ mod key;
 mod numbers;
 mod proxies;
 mod sockops;
+mod tproxy;
 mod uses;
 mod warm;
 

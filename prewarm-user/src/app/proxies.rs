@@ -32,6 +32,7 @@ use crate::{
 };
 
 /// What the proxies need of the daemon.
+#[derive(Clone)]
 pub(super) struct Needs {
     pub(super) lookups: Arc<Lookups<HostResolver>>,
     pub(super) pool: Pool,
@@ -41,11 +42,12 @@ pub(super) struct Needs {
     pub(super) pipes: Arc<Pipes>,
 }
 
-/// The counters of the proxies.
+/// The counters of the ways out that end here.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Ways {
     pub(super) socks: Arc<Way>,
     pub(super) connect: Arc<Way>,
+    pub(super) tproxy: Arc<Way>,
 }
 
 impl Ways {

@@ -9,6 +9,7 @@ mod doctor;
 mod documents;
 pub mod exec;
 mod exit;
+mod lease;
 mod leases;
 mod link;
 mod names;
@@ -52,6 +53,8 @@ pub enum Command {
     Run(RunArguments),
     /// Runs a program whose connections are taken from the leases that wait for them.
     Exec(exec::Args),
+    /// Takes a connection that waits, for a program that is given it open.
+    Lease(lease::LeaseArguments),
     /// Shows the numbers.
     Stats(stats::StatsArguments),
     /// Lists the connections that are held.
@@ -87,6 +90,7 @@ impl Command {
         match self {
             Self::Run(_) => anyhow::bail!("the daemon is started by the binary"),
             Self::Exec(arguments) => Ok(exec::run(arguments)),
+            Self::Lease(arguments) => arguments.run(),
             Self::Stats(arguments) => arguments.run(),
             Self::Leases(arguments) => leases::run(&arguments),
             Self::Names(arguments) => names::run(&arguments),

@@ -78,7 +78,9 @@ impl LeaseSource for ControlSource {
         match self.connection(now) {
             None => Prospect::Absent,
             Some(Connection { hints: Some(hints), .. }) if !hints.may_have(destination) => Prospect::Nothing,
-            Some(_) => Prospect::Perhaps,
+            Some(Connection { hints, .. }) => {
+                Prospect::Perhaps(hints.as_ref().map_or(Duration::ZERO, |hints| hints.saves(destination)))
+            }
         }
     }
 

@@ -6,9 +6,10 @@
 //!
 //! `exec` supervises a program that we start, and gets leases through the port in `source`; `client` is that port on the
 //! daemon's control socket, `protocol` what is said there, `lines` how, `serve` the daemon's end of it and `peer` who is
-//! at the other. The other ways out carry the program's bytes (`relay`): `socks` and `connect` let their clients in by
-//! `gate` and get them connections by `reach`. `way` is what each way counts, `reports` where
-//! all of that is read, `witness` who hears of connections.
+//! at the other. The other ways out carry the program's bytes (`relay`): `redirect` and `tproxy` get connections that the
+//! kernel programs sent here, with `heartbeat` so that those know that the daemon lives; `socks` and `connect` get their
+//! clients connections by `reach`. `gate` lets clients in, `way` is what a way out counts, `reports` where all of that is
+//! read, `witness` who hears of connections.
 
 pub mod client;
 pub(crate) mod clock;
@@ -16,16 +17,19 @@ pub mod connect;
 pub mod exec;
 pub(crate) mod fresh;
 pub mod gate;
+pub mod heartbeat;
 pub mod lines;
 mod nimble;
 pub mod peer;
 pub mod protocol;
 pub mod reach;
+pub mod redirect;
 pub mod relay;
 mod reports;
 pub mod serve;
 pub mod socks;
 pub mod source;
+pub mod tproxy;
 mod way;
 mod witness;
 

@@ -3,6 +3,7 @@
 use std::{
     net::SocketAddr,
     os::fd::{BorrowedFd, OwnedFd},
+    time::Duration,
 };
 
 use super::protocol::{Granted, Settled, Want};
@@ -29,12 +30,38 @@ pub struct Lost;
 /// What can be said without asking.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Prospect {
-    /// There may be a lease.
-    Perhaps,
+    /// There may be a lease, and it would save this much; nothing where that is not known.
+    Perhaps(Duration),
     /// There is none.
     Nothing,
     /// Nobody can be asked just now.
     Absent,
+}
+
+/// How long a program may wait for the answer to a question.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Patience {
+    /// So long.
+    Fixed(Duration),
+    /// As long as the lease saves: whoever waited that long in vain has lost what the next one wins, and the daemon is
+    /// left alone after that. A busy machine may need some milliseconds to run it.
+    Worth,
+}
+
+impl Patience {
+    const LEAST: Duration = Duration::from_millis(2);
+    const MOST: Duration = Duration::from_millis(50);
+    const UNKNOWN: Duration = Duration::from_millis(5);
+
+    /// How long, for a lease that saves this much.
+    #[must_use]
+    pub fn of(self, saves: Duration) -> Duration {
+        match self {
+            Self::Fixed(time) => time,
+            Self::Worth if saves.is_zero() => Self::UNKNOWN,
+            Self::Worth => saves.clamp(Self::LEAST, Self::MOST),
+        }
+    }
 }
 
 /// Somebody who has leases. Nothing here blocks; questions are answered in any order.

@@ -23,6 +23,8 @@ mod redirect;
 mod ring;
 mod sockops;
 mod source;
+mod steer;
+mod tproxy;
 mod trial;
 
 pub use attach::{Attachment, EgressHook, XdpMode};
@@ -43,4 +45,6 @@ pub use redirect::{
 pub use ring::{Ring, RingSource};
 pub use sockops::{Dialled, cgroup_mount, cookie};
 pub use source::{EventSource, Scripted};
+pub use steer::{SteerError, Steering};
+pub use tproxy::{FlowClaim, Flows, Tproxy, TproxyCounters, TproxyCounts, TproxyHooks, TproxyPlace};
 pub use trial::{MAX_FRAME, MIN_FRAME, Trial};

@@ -12,7 +12,10 @@ use prewarm_ebpf::abi::{
     COUNTERS, COUNTERS_ENTRIES, COUNTERS_LENGTH, DIALLED, DIALLED_ENTRIES, EGRESS, INGRESS, KEY, KNOWN, KNOWN_ENTRIES,
     OWN_MARK, RECENT_ENTRIES, RING, RING_BYTES, RecentSlot, SLEEPING, TICKS, WINDOW,
 };
-use prewarm_ebpf::redirect::{REDIRECTED, REDIRECTED_ENTRIES};
+use prewarm_ebpf::{
+    redirect::{REDIRECTED, REDIRECTED_ENTRIES},
+    tproxy::{FLOW_ENTRIES, FLOWS},
+};
 
 use super::{
     Attachment, Counters, Dialled, KernelError, Key, Known, LogPump, Ring, RingSource,
@@ -41,6 +44,8 @@ pub struct Settings {
     pub egress: bool,
     /// Whether the connect redirect will be loaded too; its largest map has its full size only then.
     pub redirect: bool,
+    /// The same of the program that takes over forwarded connections.
+    pub tproxy: bool,
 }
 
 impl Settings {
@@ -56,6 +61,7 @@ impl Settings {
             ingress: Some(XdpMode::Auto),
             egress: true,
             redirect: false,
+            tproxy: false,
         }
     }
 }
@@ -217,6 +223,7 @@ pub(super) fn open(object: &[u8], settings: &Settings) -> Result<Ebpf, KernelErr
         .override_global(TICKS, &ticks, true)
         .map_max_entries(RING, settings.ring_bytes)
         .map_max_entries(REDIRECTED, if settings.redirect { REDIRECTED_ENTRIES } else { 1 })
+        .map_max_entries(FLOWS, if settings.tproxy { FLOW_ENTRIES } else { 1 })
         .load(object)
         .map_err(KernelError::Prepare)
 }

@@ -75,7 +75,7 @@ impl Programs {
         set_rules(bpf, rules)?;
         Ok(Redirect {
             hooks: RedirectHooks(hooks),
-            offers: RedirectOffers { offers: hash(bpf, OFFERS)?, destinations: hash(bpf, DESTINATIONS)? },
+            offers: offers(bpf, OFFERS, DESTINATIONS)?,
             claims: RedirectClaims(hash(bpf, REDIRECTED)?),
             listeners: RedirectListeners(hash(bpf, LISTENERS)?),
             counters: RedirectCounters(programs::take_map(bpf, REDIRECT_COUNTERS, PerCpuArray::try_from)?),
@@ -91,7 +91,19 @@ impl Programs {
     }
 }
 
-fn hash<K: aya::Pod, V: aya::Pod>(bpf: &mut Ebpf, name: &'static str) -> Result<HashMap<MapData, K, V>, KernelError> {
+/// The writer of leases that can be claimed, over maps of these names.
+pub(super) fn offers(
+    bpf: &mut Ebpf,
+    offers: &'static str,
+    destinations: &'static str,
+) -> Result<RedirectOffers, KernelError> {
+    Ok(RedirectOffers { offers: hash(bpf, offers)?, destinations: hash(bpf, destinations)? })
+}
+
+pub(super) fn hash<K: aya::Pod, V: aya::Pod>(
+    bpf: &mut Ebpf,
+    name: &'static str,
+) -> Result<HashMap<MapData, K, V>, KernelError> {
     programs::take_map(bpf, name, HashMap::try_from)
 }
 
@@ -166,7 +178,15 @@ pub struct RedirectHooks(Vec<Hook>);
 #[derive(Debug)]
 pub struct RedirectAttachment {
     cgroup: Cgroup,
-    _links: Vec<OwnedFd>,
+    connects: Vec<OwnedFd>,
+    _names: Vec<OwnedFd>,
+}
+
+impl RedirectAttachment {
+    /// Takes off what redirects; sockets that were redirected are still shown the addresses they expect.
+    pub fn stop_redirecting(&mut self) {
+        self.connects.clear();
+    }
 }
 
 impl RedirectHooks {
@@ -176,14 +196,15 @@ impl RedirectHooks {
     /// When the kernel refuses, or another program keeps ours from running.
     pub fn attach(&self, cgroup: Cgroup) -> Result<RedirectAttachment, KernelError> {
         let failed = |program, source| KernelError::AttachCgroup { program, path: cgroup.path().to_owned(), source };
-        let mut links = Vec::with_capacity(self.0.len());
+        let (mut connects, mut names) = (Vec::new(), Vec::new());
         // Backwards: the names are true before the first connection is redirected.
         for hook in self.0.iter().rev() {
             let link = cgroup.attach(hook.program.as_fd(), hook.kind).map_err(|source| failed(hook.name, source))?;
+            let links = if [CONNECT4, CONNECT6].contains(&hook.name) { &mut connects } else { &mut names };
             links.push(link);
         }
         match self.missing(&cgroup)? {
-            None => Ok(RedirectAttachment { cgroup, _links: links }),
+            None => Ok(RedirectAttachment { cgroup, connects, _names: names }),
             Some(name) => Err(failed(name, io::Error::other("it is attached and does not run there"))),
         }
     }
@@ -272,12 +293,17 @@ pub struct Claim {
 pub struct RedirectClaims(HashMap<MapData, u64, RedirectedWords>);
 
 impl RedirectClaims {
-    /// What the socket with this cookie claimed, if anything.
+    /// What the socket with this cookie claimed, once; nothing when it claimed another token than this.
     ///
     /// # Errors
     /// When the map can't be used.
-    pub fn of(&self, cookie: u64) -> Result<Option<Claim>, KernelError> {
-        Ok(self.get(cookie)?.map(|entry| Claim { token: entry.token, destination: address(&entry.peer) }))
+    pub fn spend(&mut self, cookie: u64, token: Option<u32>) -> Result<Option<Claim>, KernelError> {
+        let Some(entry) = self.get(cookie)? else { return Ok(None) };
+        if entry.spent != 0 || token.is_some_and(|token| token != entry.token) {
+            return Ok(None);
+        }
+        self.put(cookie, Redirected { spent: 1, ..entry })?;
+        Ok(Some(Claim { token: entry.token, destination: address(&entry.peer) }))
     }
 
     /// Shows the socket with this cookie the address that its lease has.
@@ -286,7 +312,10 @@ impl RedirectClaims {
     /// When the map can't be used.
     pub fn set_local(&mut self, cookie: u64, local: SocketAddr) -> Result<(), KernelError> {
         let Some(entry) = self.get(cookie)? else { return Ok(()) };
-        let entry = Redirected { local: record(local), ..entry };
+        self.put(cookie, Redirected { local: record(local), ..entry })
+    }
+
+    fn put(&mut self, cookie: u64, entry: Redirected) -> Result<(), KernelError> {
         let written = self.0.insert(cookie, bytemuck::cast::<_, RedirectedWords>(entry), 0);
         written.map_err(|source| KernelError::Map { map: REDIRECTED, source })
     }
@@ -346,7 +375,7 @@ impl RedirectCounters {
     }
 }
 
-fn is_absent(error: &MapError) -> bool {
+pub(super) fn is_absent(error: &MapError) -> bool {
     match error {
         MapError::KeyNotFound => true,
         MapError::SyscallError(error) => error.io_error.raw_os_error() == Some(libc::ENOENT),
@@ -359,7 +388,7 @@ fn offer_key(token: u32, destination: SocketAddr) -> OfferWords {
 }
 
 /// An address as the programs see it.
-fn record(place: SocketAddr) -> Destination {
+pub(super) fn record(place: SocketAddr) -> Destination {
     let octets = match place.ip() {
         IpAddr::V4(ip) => ip.to_ipv6_mapped().octets(),
         IpAddr::V6(ip) => ip.octets(),

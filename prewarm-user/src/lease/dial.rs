@@ -20,7 +20,7 @@ use tokio::{
     time::{Instant, sleep_until, timeout},
 };
 
-use super::sockopt;
+use super::{keepalive, sockopt};
 
 /// Says whether a connection to there may be opened, or why not. It is asked about the address, just before the
 /// connection: a name may have changed its addresses since it was judged.
@@ -80,9 +80,6 @@ impl fmt::Debug for Announce {
     }
 }
 
-/// The first keepalive probe, and the pause between probes: shorter than the idle times of common NATs.
-const KEEPALIVE: Duration = Duration::from_secs(15);
-
 impl Dialer for TcpDialer {
     fn dial(&self, destination: SocketAddr) -> Dialling<'_> {
         Box::pin(async move {
@@ -90,8 +87,7 @@ impl Dialer for TcpDialer {
             // Without this a TLS client on the lease waits a round trip for an acknowledgement.
             socket.set_nodelay(true)?;
             if self.keepalive {
-                let probes = socket2::TcpKeepalive::new().with_time(KEEPALIVE).with_interval(KEEPALIVE);
-                socket2::SockRef::from(&socket).set_tcp_keepalive(&probes)?;
+                keepalive::watch(socket.as_fd())?;
             }
             self.announce.socket(socket.as_fd());
             let begun = Instant::now();

@@ -11,6 +11,7 @@ mod demand;
 mod dial;
 mod headroom;
 mod hints;
+mod keepalive;
 mod ledger;
 mod offer;
 mod order;

@@ -24,6 +24,7 @@ use super::{
     dial::{DialError, Dialer, Guard, Pacing, race},
     headroom,
     hints::Hints,
+    keepalive,
     ledger::{Death, Established, Failure, Fate, Given, Heard, LeaseId, LeaseOrder, Ledger, Start},
     offer::{Offers, Token},
     origins::{OriginView, Remembered},
@@ -196,6 +197,9 @@ impl Pool {
     /// until all copies are closed.
     fn release(&self, given: Given<OwnedFd>) -> Taken {
         self.0.watch.get_ref().forget(&given.connection);
+        if let Err(error) = keepalive::unwatch(given.connection.as_fd()) {
+            tracing::debug!(lease = given.id.0, %error, "probes could not be switched off");
+        }
         let taken = Taken {
             id: given.id,
             fd: given.connection,
@@ -371,6 +375,7 @@ impl Pool {
             }
             ledger.dialled(id, Established { destination: won.destination, local, rtt, connection: fd }, now)
         });
+        inner.hints.saves(won.destination, rtt);
         drop(unwanted);
         inner.wake.notify_one();
     }

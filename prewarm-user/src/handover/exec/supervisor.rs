@@ -32,11 +32,15 @@ use crate::{
     handover::{
         clock::now,
         protocol::{Settled, Want},
-        source::{Answer, LeaseSource, Prospect},
+        source::{Answer, LeaseSource, Patience, Prospect},
     },
     lease::sockopt,
     model::Timestamp,
 };
+
+/// How long what is left to do for an answered call waits: the program was woken on this processor, and runs only when
+/// the supervisor sleeps. Yielding does not do: whoever runs shortly is preferred to run again.
+const BREATH: Duration = Duration::from_micros(50);
 
 /// Why a supervisor ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,17 +67,28 @@ pub(super) struct Supervisor<'a, S> {
     listener: &'a Listener,
     board: &'static Board,
     source: S,
-    patience: Duration,
+    patience: Patience,
     baseline: Baseline,
     targets: Targets,
     pending: [Option<Pending>; SLOTS],
     /// Where the call leads that was just found to have no lease.
     passed: Option<SocketAddr>,
+    /// What is left to do for calls that were answered.
+    left: Vec<Left>,
+}
+
+/// What is left to do for a call that was answered.
+#[derive(Debug)]
+enum Left {
+    /// To tell where it leads.
+    Report { thread: i32, socket: RawFd, destination: SocketAddr },
+    /// To say what became of its lease.
+    Settle { id: u64, settled: Settled, pending: Pending },
 }
 
 impl<'a, S: LeaseSource> Supervisor<'a, S> {
     /// A supervisor with nothing in its hands. `patience` is how long a program may wait for an answer.
-    pub(super) fn new(listener: &'a Listener, board: &'static Board, source: S, patience: Duration) -> Self {
+    pub(super) fn new(listener: &'a Listener, board: &'static Board, source: S, patience: Patience) -> Self {
         Self {
             listener,
             board,
@@ -83,6 +98,7 @@ impl<'a, S: LeaseSource> Supervisor<'a, S> {
             targets: Targets::default(),
             pending: [const { None }; SLOTS],
             passed: None,
+            left: Vec::new(),
         }
     }
 
@@ -95,6 +111,7 @@ impl<'a, S: LeaseSource> Supervisor<'a, S> {
         let mut answers = Vec::new();
         loop {
             let ready = self.wait(guardian);
+            let left = std::mem::take(&mut self.left);
             if ready.answers {
                 self.collect(&mut answers);
             }
@@ -104,6 +121,11 @@ impl<'a, S: LeaseSource> Supervisor<'a, S> {
                 self.receive(free);
             }
             self.give_up_overdue();
+            left.into_iter().for_each(|left| self.tidy(left));
+            if ready.programs_gone || ready.guardian_gone {
+                let left = std::mem::take(&mut self.left);
+                left.into_iter().for_each(|left| self.tidy(left));
+            }
             if ready.programs_gone {
                 return End::ProgramsGone;
             }
@@ -123,7 +145,9 @@ impl<'a, S: LeaseSource> Supervisor<'a, S> {
         let mut fds = vec![PollFd::new(self.listener.as_fd(), calls), PollFd::new(guardian, PollFlags::POLLIN)];
         fds.extend(self.source.wake().map(|fd| PollFd::new(fd, PollFlags::POLLIN)));
         let deadline = self.pending.iter().flatten().map(|pending| pending.deadline).min();
-        let timeout = deadline.map(|deadline| TimeSpec::from_duration(deadline.since(now())));
+        let timeout = deadline.map(|deadline| deadline.since(now()));
+        let timeout = if self.left.is_empty() { timeout } else { Some(timeout.unwrap_or(BREATH).min(BREATH)) };
+        let timeout = timeout.map(TimeSpec::from_duration);
         // Interrupted or out of memory: nothing is ready, and the next round asks again.
         if ppoll(&mut fds, timeout, None).is_err() {
             return Ready::default();
@@ -152,14 +176,25 @@ impl<'a, S: LeaseSource> Supervisor<'a, S> {
                 let (thread, socket) = (slot.thread(), descriptor(slot));
                 self.go_on(slot, reason);
                 if let Some(destination) = self.passed.take() {
-                    give_way();
-                    self.report(thread, socket, destination);
+                    self.left.push(Left::Report { thread, socket, destination });
                 }
             }
         }
     }
 
-    /// Tells the daemon where a program goes, when the call already goes on and nobody waits for this any more.
+    /// Does what nobody waits for any more.
+    fn tidy(&mut self, left: Left) {
+        match left {
+            Left::Report { thread, socket, destination } => self.report(thread, socket, destination),
+            Left::Settle { id, settled, pending } => {
+                self.source.settle(id, settled, None);
+                // Here the program's own socket ends.
+                drop(pending);
+            }
+        }
+    }
+
+    /// Tells the daemon where a program goes.
     fn report(&mut self, thread: i32, socket: i32, destination: SocketAddr) {
         let socket = self.targets.find(thread, socket);
         let is_stream =
@@ -173,14 +208,14 @@ impl<'a, S: LeaseSource> Supervisor<'a, S> {
         let thread = slot.thread();
         let destination = read_address(thread, slot.argument(1), slot.argument(2))?;
         // Most calls end here: no descriptor of the program is touched where there is nothing to hand over.
-        match self.source.prospect(destination, now()) {
-            Prospect::Perhaps => {}
+        let patience = match self.source.prospect(destination, now()) {
+            Prospect::Perhaps(saves) => self.patience.of(saves),
             Prospect::Nothing => {
                 self.passed = Some(destination);
                 return Err(Tally::NoLease);
             }
             Prospect::Absent => return Err(Tally::Absent),
-        }
+        };
         let (target, socket) = self.targets.find(thread, descriptor(slot)).map_err(|_denied| Tally::Access)?;
         // Memory and socket were read by number; if the call still waits, it was the right process.
         if !self.listener.waits(slot.id()) {
@@ -195,7 +230,7 @@ impl<'a, S: LeaseSource> Supervisor<'a, S> {
         }
         // While the daemon looks for a lease there is time for what only matters if it finds one.
         let wishes = survey(&target, descriptor(slot), socket.as_fd(), destination.is_ipv4());
-        Ok(Pending { target, socket, wishes, deadline: now + self.patience })
+        Ok(Pending { target, socket, wishes, deadline: now + patience })
     }
 
     fn collect(&mut self, answers: &mut Vec<(u64, Answer)>) {
@@ -241,7 +276,6 @@ impl<'a, S: LeaseSource> Supervisor<'a, S> {
             Ok(()) => {
                 slot.clear();
                 self.board.count(Tally::Replaced);
-                give_way();
                 Settled::Used
             }
             // A lease that took on a program's options is no use to another.
@@ -250,7 +284,7 @@ impl<'a, S: LeaseSource> Supervisor<'a, S> {
                 Settled::Failed
             }
         };
-        self.source.settle(id, settled, None);
+        self.left.push(Left::Settle { id, settled, pending });
     }
 
     /// Two steps that a signal can't come between (the filter's flag), but death can: then the guardian sees which of
@@ -310,13 +344,6 @@ fn survey(target: &Target, fd: RawFd, socket: BorrowedFd<'_>, v4: bool) -> Resul
     let closes_on_exec = target.closes_on_exec(fd).map_err(|_gone| Tally::Access)?;
     let options = Options::of(socket, v4).map_err(|_gone| Tally::Access)?;
     Ok(Wishes { options, closes_on_exec })
-}
-
-/// Lets the program that was just answered run first: it was woken on this processor, and all that is left to do can
-/// wait.
-fn give_way() {
-    // It can't fail on Linux.
-    let _always = nix::sched::sched_yield();
 }
 
 /// Goes through what a hand-over does once, with a socket of our own, while the program still starts: after a fork each

@@ -138,7 +138,7 @@ impl<C> Ledger<C> {
             Fate::Used => {
                 self.counters.taken += 1;
                 self.origins.taken(&handed.order.origin, handed.rtt, now);
-                self.stirred |= self.is_short(now);
+                self.stirred |= self.is_short_at(&handed.order.origin, handed.destination, now);
                 self.report(handed.order.intent, Verdict::Used { saved: handed.rtt }, now);
             }
             Fate::Unfit(connection) => {
@@ -150,7 +150,7 @@ impl<C> Ledger<C> {
             Fate::Lost => {
                 self.counters.lost += 1;
                 self.origins.wasted(&handed.order.origin, now);
-                self.stirred |= self.is_short(now);
+                self.stirred |= self.is_short_at(&handed.order.origin, handed.destination, now);
                 self.report(handed.order.intent, Verdict::Wasted, now);
             }
         }

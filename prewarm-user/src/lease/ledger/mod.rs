@@ -299,6 +299,8 @@ impl<C> Ledger<C> {
     /// A dial failed.
     pub(crate) fn failed(&mut self, id: LeaseId, failure: Failure, now: Timestamp) {
         let Some(Dial { order, since, .. }) = self.end_dial(id) else { return };
+        // It may have to be tried again.
+        self.stirred |= order.intent.is_none();
         let verdict = match failure {
             Failure::Guarded => {
                 self.counters.refused += 1;

@@ -4,6 +4,7 @@
 //! sum of events: what is missing is a level less what is dialling or open, so nothing is ever opened twice.
 
 use std::{
+    collections::HashMap,
     net::{IpAddr, Ipv6Addr, SocketAddr},
     time::Duration,
 };
@@ -78,6 +79,7 @@ impl<C> Ledger<C> {
                 });
             }
         }
+        let there = self.by_place();
         for destination in self.origins.places.busy().collect::<Vec<_>>() {
             let level = self.level(destination, now);
             if level == 0 {
@@ -85,7 +87,7 @@ impl<C> Ledger<C> {
                 continue;
             }
             let Some(origin) = self.origins.places.origin(destination).cloned() else { continue };
-            for _ in self.open_to_place(destination)..level {
+            for _ in there.get(&destination).copied().unwrap_or_default()..level {
                 missing.push(LeaseOrder {
                     intent: None,
                     reason: Reason::Demanded,
@@ -103,14 +105,24 @@ impl<C> Ledger<C> {
 
     /// Whether less is open than is wanted or in demand.
     pub(crate) fn is_short(&self, now: Timestamp) -> bool {
+        let there = self.by_place();
+        let has = |place| there.get(&place).copied().unwrap_or_default();
         self.standing.iter().any(|(origin, standing)| self.open_to(origin) < standing.count as usize)
-            || self.origins.places.busy().any(|place| self.open_to_place(place) < self.level(place, now))
+            || self.origins.places.busy().any(|place| has(place) < self.level(place, now))
+    }
+
+    /// The same of one origin, at one of its addresses: what a program waits for must not look at all.
+    pub(super) fn is_short_at(&self, origin: &Origin, place: SocketAddr, now: Timestamp) -> bool {
+        let level = self.level(place, now);
+        (level > 0 && self.open_to_place(place) < level)
+            || self.standing.get(origin).is_some_and(|standing| self.open_to(origin) < standing.count as usize)
     }
 
     /// A program came for a connection to there.
     pub(crate) fn arrived(&mut self, destination: SocketAddr, now: Timestamp) {
         self.origins.places.arrived(destination, now);
-        self.stirred |= self.open_to_place(destination) < self.level(destination, now);
+        let level = self.level(destination, now);
+        self.stirred |= level > 0 && self.open_to_place(destination) < level;
     }
 
     /// How many the recent rate calls for.
@@ -266,6 +278,16 @@ impl<C> Ledger<C> {
     fn has_room(&self, address: IpAddr) -> bool {
         self.open_where(|destination| destination.ip() == address) < self.limits.per_address
             && self.open_where(|destination| network(destination.ip()) == network(address)) < self.limits.per_network
+    }
+
+    /// How many lead where.
+    fn by_place(&self) -> HashMap<SocketAddr, usize> {
+        let mut there = HashMap::new();
+        let dials = self.dials.values().filter_map(|dial| dial.destinations.first().copied());
+        for place in dials.chain(self.open().map(|(_, destination)| destination)) {
+            *there.entry(place).or_default() += 1;
+        }
+        there
     }
 
     fn open(&self) -> impl Iterator<Item = (&Origin, SocketAddr)> {
