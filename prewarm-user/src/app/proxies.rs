@@ -53,7 +53,7 @@ pub(super) struct Ways {
 impl Ways {
     /// Leaves word how their numbers are read.
     pub(super) fn report(&self, reports: &Reports) {
-        for (name, way) in [("socks", &self.socks), ("connect", &self.connect)] {
+        for (name, way) in [("socks", &self.socks), ("connect", &self.connect), ("tproxy", &self.tproxy)] {
             let way = Arc::clone(way);
             reports.add(name, move || way.counters());
         }
