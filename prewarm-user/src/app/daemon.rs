@@ -87,8 +87,8 @@ async fn daemon(arguments: RunArguments, config: Config) -> anyhow::Result<()> {
         window: Duration::from_millis(u64::from(config.capture.fold_ms)),
         ingress: config.capture.ingress.then_some(config.capture.xdp),
         egress: config.capture.egress,
-        tproxy: !config.handover.tproxy.interfaces.is_empty(),
         redirect: config.handover.redirect.enabled,
+        tproxy: !config.handover.tproxy.interfaces.is_empty(),
         ..kernel::Settings::new(Key::from_secret(&installation))
     };
     let mut programs = Programs::load(object, &settings).map_err(explain)?;
@@ -176,6 +176,7 @@ async fn daemon(arguments: RunArguments, config: Config) -> anyhow::Result<()> {
 
     let learning = Learning { observations: observations.clone(), key: Key::from_secret(&installation), clock };
     let ways = Ways::default();
+    ways.report(&reports);
     let (witness, pipes): (Arc<dyn Witness>, _) = (Arc::new(learning), Arc::new(Pipes::default()));
     let service = Service {
         pool: pool.clone(),
@@ -184,10 +185,7 @@ async fn daemon(arguments: RunArguments, config: Config) -> anyhow::Result<()> {
         pipes: Arc::clone(&pipes),
     };
     let redirecting = Redirecting::start(redirected, &config, service).map_err(explain_redirect)?;
-    if let Some(gauge) = redirecting.gauge() {
-        reports.add("redirect", move || gauge.stats().way);
-    }
-    ways.report(&reports);
+    redirecting.report(&reports);
     let needs = Needs {
         lookups: Arc::clone(&lookups),
         pool: pool.clone(),
@@ -228,7 +226,16 @@ async fn daemon(arguments: RunArguments, config: Config) -> anyhow::Result<()> {
     let actor = tokio::spawn(actor.run(intents_in, stopped));
     let rule = Rule::new(&config.handover);
     let control = tokio::spawn(control::serve(listener, pool.clone(), rule, Arc::clone(&handle), reports));
-    let metrics = metrics(&config, &questions, &gauges).await?;
+    let metrics = match metrics(&config, &questions, &gauges).await {
+        Ok(metrics) => metrics,
+        Err(error) => {
+            // Rules and routes would stay behind.
+            if let Some(forwarding) = forwarding {
+                forwarding.stop().await;
+            }
+            return Err(error);
+        }
+    };
     tracing::info!("ready, control socket {}", config.control.socket.display());
     notify(&[sd_notify::NotifyState::Ready]);
     let watchdog = tokio::spawn(watchdog(questions.clone()));
@@ -258,6 +265,8 @@ async fn daemon(arguments: RunArguments, config: Config) -> anyhow::Result<()> {
         task.abort();
     }
     drop(std::fs::remove_file(&config.control.socket));
+    // The kernel programs that change anything stop doing so.
+    drop(heart);
     redirecting.close().await;
     stop.send_replace(true);
     let drained = async {
@@ -277,7 +286,6 @@ async fn daemon(arguments: RunArguments, config: Config) -> anyhow::Result<()> {
         tracing::warn!("some tasks did not end in {} s", GRACE.as_secs());
     }
     keep::remember(&pool, &memory);
-    drop(heart);
     // Programs are still talking; a second signal says that nobody cares.
     tokio::select! {
         () = redirecting.drain() => {}
