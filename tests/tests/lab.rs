@@ -101,8 +101,15 @@ fn over_ipv6_followers_ride_on_leases() {
 
 #[test]
 fn what_does_not_exist_yet_is_refused_with_a_hint() {
-    for flags in [["--path", "socks"], ["--scenario", "edge"], ["--rtt", "0"], ["--visits", "0"]] {
-        let output = lab(&flags);
+    for flags in [
+        &["--path", "socks", "--scenario", "host"][..],
+        &["--path", "pigeon"],
+        &["--scenario", "edge"],
+        &["--rtt", "0"],
+        &["--all", "--rtt", "10"],
+        &["--visits", "0"],
+    ] {
+        let output = lab(flags);
         assert_eq!(output.status.code(), Some(2), "{flags:?}");
         assert!(output.stdout.is_empty(), "{flags:?}: data on an error");
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
