@@ -2,7 +2,6 @@
 //!
 //! Needs root and the packages of the harness, those with further origins too, and the binary in `PREWARM_BIN`. The
 //! thousand requests to each origin that are promised are `cargo xtask bench handover --behaviours`; here it is some.
-#![expect(clippy::print_stdout, reason = "tests say there what they measured")]
 
 use prewarm_tests::bed::origins::Origins;
 use prewarm_tests::bed::{Bed, outcome};
