@@ -9,7 +9,6 @@
 #![expect(clippy::print_stdout, reason = "tests say there what they measured")]
 
 use std::process::Stdio;
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
@@ -26,9 +25,6 @@ const ROUND_TRIP: Duration = Duration::from_millis(10);
 const SOON_MS: f64 = 500.0;
 /// How old the heartbeat may be, and what it takes to notice.
 const NOTICED_MS: f64 = 2_100.0;
-
-/// One at a time: on two cores they would delay each other.
-static ALONE: Mutex<()> = Mutex::new(());
 
 /// What is done to the daemon, at these times.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,7 +50,6 @@ fn now_ms() -> f64 {
 }
 
 fn play(path: Path, fault: Fault) -> Seen {
-    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     let binary = binary().unwrap();
     let bed = Bed::build(Some(ROUND_TRIP)).unwrap();
     let _peer = Peer::start(&bed.server, bed.origin(PORT)).unwrap();

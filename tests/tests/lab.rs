@@ -15,7 +15,7 @@ use anyhow::Result;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use prewarm_tests::needs::{self, skip};
-use prewarm_tests::report::Report;
+use prewarm_tests::report::{Report, Row};
 use prewarm_tests::{clock, daemon};
 
 /// One lab at a time: two would measure each other.
@@ -97,6 +97,28 @@ fn over_ipv6_followers_ride_on_leases() {
         &report(&lab(&["--scenario", "host", "--ipv6", "--json", "--visits", "16", "--learn", "96"])),
         "exec6/40",
     );
+}
+
+/// Shorter than the others, with less to learn from: that each way works from a question to a lease, and breaks nothing.
+#[test]
+fn on_every_other_way_followers_ride_on_leases() {
+    if skip(needs::DAEMON) {
+        return;
+    }
+    let report = report(&lab(&["--path", "redirect,socks,tproxy,fd", "--json", "--visits", "8", "--learn", "48"]));
+    for way in ["redirect", "socks", "tproxy", "fd"] {
+        let sum = |metric: &str| -> f64 {
+            let of_way = |row: &&Row| row.case.starts_with(&format!("{way}/")) && row.metric == metric;
+            report.results.iter().filter(of_way).map(|row| row.value).sum()
+        };
+        assert_eq!(sum("failed"), 0.0, "{way}: requests failed");
+        // Of both schemes together.
+        assert!(sum("lease_share") >= 60.0, "{way}: too few leases, {} % of twice 100", sum("lease_share"));
+        for scheme in ["http", "tls"] {
+            let saved = report.value(&format!("{way}/40/{scheme}"), "prewarm", "saved_rtt");
+            assert!(saved.is_none_or(|saved| saved >= 0.7), "{way}/{scheme}: a lease saves {saved:?} round trips");
+        }
+    }
 }
 
 #[test]

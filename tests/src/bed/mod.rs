@@ -269,8 +269,9 @@ pub fn outcome<T: DeserializeOwned>(command: &mut Command) -> Result<T> {
 
 /// The daemon's configuration without a way out: leases as fast as they are taken.
 fn configuration(keeps: &[Keep]) -> String {
+    let ports: Vec<_> = keeps.iter().map(|keep| keep.port).collect();
     let mut text = format!(
-        "[policy.guard]\nallow_networks = [{ORIGIN_NETWORK:?}]\n\n[resolve]\nservers = [\"{NAME_SERVER}:53\"]\n\n\
+        "[policy.guard]\nallow_networks = [{ORIGIN_NETWORK:?}]\nports = {ports:?}\n\n[resolve]\nservers = [\"{NAME_SERVER}:53\"]\n\n\
          [lease]\ntotal = 1024\nper_origin = 64\nper_address = 256\ndials_per_second = 10000.0\ndial_burst = 10000\n"
     );
     for Keep { port, count } in keeps {

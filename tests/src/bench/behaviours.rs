@@ -13,7 +13,7 @@ use anyhow::{Context as _, Result};
 use super::Row;
 use crate::bed::origins::Origins;
 use crate::bed::{Bed, Keep, outcome};
-use crate::client::requests::{Answers, Counterpart};
+use crate::client::requests::Answers;
 use crate::daemon::Daemon;
 use crate::interrupt;
 use crate::path::Path;
@@ -76,11 +76,7 @@ pub fn run(binary: &File, paths: &[Path], count: u32, say: &dyn Fn(&str)) -> Res
 
 fn client(bed: &Bed, origins: &Origins, path: Path, daemon: Option<&Daemon>, count: u32) -> Result<Command> {
     let mut command = bed.client(path, daemon, "requests")?;
-    command.args(["--count", &count.to_string(), "--pause", PAUSE]);
-    for listed in &origins.list {
-        let target = bed.target(path, daemon, listed.port);
-        let counterpart = Counterpart { name: listed.name.to_owned(), speech: listed.speech, target };
-        command.arg(counterpart.to_string());
-    }
+    command.args(["--pause", PAUSE]);
+    command.args(origins.counterparts(bed, path, daemon, count).iter().map(ToString::to_string));
     Ok(command)
 }

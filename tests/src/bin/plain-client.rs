@@ -80,12 +80,10 @@ enum Task {
         period: u64,
         target: Target,
     },
-    /// Makes requests to origins of every kind (NAME=SPEECH@TARGET)
+    /// Makes requests to origins of every kind (NAME=COUNT*SPEECH@TARGET)
     Requests {
         #[arg(long)]
         way: Way,
-        #[arg(long)]
-        count: u32,
         #[arg(long, value_name = "MILLISECONDS")]
         pause: u64,
         counterparts: Vec<Counterpart>,
@@ -127,8 +125,8 @@ fn main() -> Result<()> {
             say(&load::transfers(&way, &target, count, seed, parallel)?)
         }
         Task::Drum { way, rate, period, target } => say(&drum(&way, &target, rate, Duration::from_millis(period))?),
-        Task::Requests { way, count, pause, counterparts } => {
-            say(&requests(&way, &counterparts, count, Duration::from_millis(pause))?)
+        Task::Requests { way, pause, counterparts } => {
+            say(&requests(&way, &counterparts, Duration::from_millis(pause))?)
         }
         Task::Misses { hooked, free, rounds, target } => say(&misses(&hooked, &free, target, rounds)?),
         Task::Forward { listen, to } => forward(listen, to),

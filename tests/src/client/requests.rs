@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use super::way::{Opener, Target, Way};
 use crate::clock;
 
-/// How long one answer may take.
+/// How long a connection and one answer may take.
 const PATIENCE: Duration = Duration::from_secs(2);
 
 /// What is spoken.
@@ -31,13 +31,15 @@ pub enum Speech {
     Smtp,
 }
 
-/// An origin: a name for the report, what is spoken, where.
+/// An origin: a name for the report, what is spoken, how often, where.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Counterpart {
     /// For the report.
     pub name: String,
     /// What is spoken.
     pub speech: Speech,
+    /// Requests.
+    pub count: u32,
     /// Where.
     pub target: Target,
 }
@@ -53,19 +55,14 @@ pub struct Answers {
     pub complaints: Vec<String>,
 }
 
-/// Makes so many requests to each origin, to all of them at the same time. Before each is a pause that depends on its
+/// Makes the requests to each origin, to all of them at the same time. Before each is a pause that depends on its
 /// number alone, up to `longest`.
 ///
 /// # Errors
 /// When a thread panics; what goes wrong with a request is counted.
-pub fn requests(
-    way: &Way,
-    counterparts: &[Counterpart],
-    count: u32,
-    longest: Duration,
-) -> Result<BTreeMap<String, Answers>> {
+pub fn requests(way: &Way, counterparts: &[Counterpart], longest: Duration) -> Result<BTreeMap<String, Answers>> {
     thread::scope(|scope| {
-        let start = |counterpart| (counterpart, scope.spawn(move || one_by_one(way, counterpart, count, longest)));
+        let start = |counterpart| (counterpart, scope.spawn(move || one_by_one(way, counterpart, longest)));
         let running: Vec<(&Counterpart, _)> = counterparts.iter().map(start).collect();
         let join = |(counterpart, thread): (&Counterpart, thread::ScopedJoinHandle<'_, Answers>)| {
             Ok((counterpart.name.clone(), thread.join().map_err(|_| anyhow!("a thread of requests panicked"))?))
@@ -74,10 +71,10 @@ pub fn requests(
     })
 }
 
-fn one_by_one(way: &Way, counterpart: &Counterpart, count: u32, longest: Duration) -> Answers {
+fn one_by_one(way: &Way, counterpart: &Counterpart, longest: Duration) -> Answers {
     let mut answers = Answers::default();
-    let mut opener = Opener::new(way.clone());
-    for number in 0..count {
+    let mut opener = Opener::new(way.clone()).with_patience(PATIENCE);
+    for number in 0..counterpart.count {
         // Spread evenly, in no order that could be in step with anything.
         clock::pause(longest * (number.wrapping_mul(0x9e37_79b9) >> 16) / (1 << 16));
         let opened = opener.open(&counterpart.target).context("connect");
@@ -149,10 +146,10 @@ fn line(stream: &mut TcpStream) -> Result<String> {
 }
 
 impl fmt::Display for Counterpart {
-    /// `NAME=SPEECH@TARGET`
+    /// `NAME=COUNT*SPEECH@TARGET`
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let speech = Speech::ALL.iter().find(|(known, _)| *known == self.speech).map_or("", |(_, word)| word);
-        write!(formatter, "{}={speech}@{}", self.name, self.target)
+        write!(formatter, "{}={}*{speech}@{}", self.name, self.count, self.target)
     }
 }
 
@@ -160,10 +157,15 @@ impl FromStr for Counterpart {
     type Err = anyhow::Error;
 
     fn from_str(text: &str) -> Result<Self> {
-        let parts = text.split_once('=').and_then(|(name, rest)| Some((name, rest.split_once('@')?)));
-        let Some((name, (speech, target))) = parts else { bail!("{text} is not NAME=SPEECH@TARGET") };
+        let parts = || {
+            let (name, rest) = text.split_once('=')?;
+            let (count, rest) = rest.split_once('*')?;
+            let (speech, target) = rest.split_once('@')?;
+            Some((name, count, speech, target))
+        };
+        let Some((name, count, speech, target)) = parts() else { bail!("{text} is not NAME=COUNT*SPEECH@TARGET") };
         let speech = Speech::ALL.iter().find(|(_, word)| *word == speech).context("an unknown speech")?.0;
-        Ok(Self { name: name.to_owned(), speech, target: target.parse()? })
+        Ok(Self { name: name.to_owned(), speech, count: count.parse()?, target: target.parse()? })
     }
 }
 
@@ -173,8 +175,8 @@ mod tests {
 
     #[test]
     fn a_counterpart_reads_as_it_is_written() {
-        let text = "openssh=ssh@198.51.100.10:8022";
+        let text = "openssh=9*ssh@198.51.100.10:8022";
         assert_eq!(text.parse::<Counterpart>().unwrap().to_string(), text);
-        assert!("openssh=telnet@198.51.100.10:8022".parse::<Counterpart>().is_err());
+        assert!("openssh=9*telnet@198.51.100.10:8022".parse::<Counterpart>().is_err());
     }
 }

@@ -13,8 +13,8 @@ use prewarm_user::client::Client;
 
 use crate::clock;
 
-/// How long opening a connection may take.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// How long opening a connection may take, unless said otherwise.
+const PATIENCE: Duration = Duration::from_secs(5);
 /// No answer of a proxy to CONNECT is longer.
 const LONGEST_HEAD: usize = 4096;
 
@@ -55,6 +55,7 @@ pub struct Opened {
 pub struct Opener {
     way: Way,
     leases: Option<Client>,
+    patience: Duration,
 }
 
 impl Opener {
@@ -64,7 +65,13 @@ impl Opener {
             Way::Fd(socket) => Some(Client::new(socket)),
             Way::Direct | Way::Socks(_) | Way::Connect(_) => None,
         };
-        Self { way, leases }
+        Self { way, leases, patience: PATIENCE }
+    }
+
+    /// The same, with another limit on how long opening a connection may take.
+    pub fn with_patience(mut self, patience: Duration) -> Self {
+        self.patience = patience;
+        self
     }
 
     /// The way.
@@ -79,17 +86,25 @@ impl Opener {
     pub fn open(&mut self, target: &Target) -> Result<Opened> {
         let begun = clock::now();
         let stream = match (&self.way, &self.leases) {
-            (Way::Socks(proxy), _) => socks(connected(*proxy)?, target)?,
-            (Way::Connect(proxy), _) => connect(connected(*proxy)?, target)?,
+            (Way::Socks(proxy), _) => socks(self.connected(*proxy)?, target)?,
+            (Way::Connect(proxy), _) => connect(self.connected(*proxy)?, target)?,
             (Way::Fd(_), Some(leases)) => {
                 let address = target.address()?;
                 leases.connect(&address.ip().to_string(), address.port())?.stream
             }
-            (Way::Direct | Way::Fd(_), _) => TcpStream::connect_timeout(&target.address()?, PATIENCE)?,
+            (Way::Direct | Way::Fd(_), _) => TcpStream::connect_timeout(&target.address()?, self.patience)?,
         };
         let waited = clock::now() - begun;
         stream.set_nodelay(true)?;
         Ok(Opened { stream, waited })
+    }
+
+    /// A connection to a proxy.
+    fn connected(&self, proxy: SocketAddr) -> Result<TcpStream> {
+        let stream = TcpStream::connect_timeout(&proxy, self.patience)?;
+        stream.set_nodelay(true)?;
+        stream.set_read_timeout(Some(self.patience))?;
+        Ok(stream)
     }
 }
 
@@ -98,14 +113,6 @@ impl Way {
     pub fn takes_names(&self) -> bool {
         matches!(self, Self::Socks(_) | Self::Connect(_))
     }
-}
-
-/// A connection to a proxy.
-fn connected(proxy: SocketAddr) -> Result<TcpStream> {
-    let stream = TcpStream::connect_timeout(&proxy, PATIENCE)?;
-    stream.set_nodelay(true)?;
-    stream.set_read_timeout(Some(PATIENCE))?;
-    Ok(stream)
 }
 
 /// RFC 1928 without authentication, one step after the other, as curl does it.

@@ -12,7 +12,9 @@ use std::net::SocketAddr;
 use anyhow::Result;
 
 use super::{Bed, folder};
-use crate::client::requests::Speech;
+use crate::client::requests::{Counterpart, Speech};
+use crate::daemon::Daemon;
+use crate::path::Path;
 use crate::service::Service;
 
 use odd::{Habit, Odd};
@@ -55,7 +57,21 @@ const ODD: [(Listed, Habit); 7] = [
     (Listed { name: "accepts-nothing", speech: Speech::Http, port: 8107 }, Habit::AcceptsNothing),
 ];
 
+/// Where every attempt waits in vain, this many say as much as a thousand.
+const IN_VAIN: u32 = 3;
+
 impl Origins {
+    /// Requests to each, as the plain client is told on this way: so many where there is an answer.
+    pub fn counterparts(&self, bed: &Bed, path: Path, daemon: Option<&Daemon>, count: u32) -> Vec<Counterpart> {
+        let counterpart = |listed: &Listed| Counterpart {
+            name: listed.name.to_owned(),
+            speech: listed.speech,
+            count: if listed.name == "accepts-nothing" { count.min(IN_VAIN) } else { count },
+            target: bed.target(path, daemon, listed.port),
+        };
+        self.list.iter().map(counterpart).collect()
+    }
+
     /// Starts all of them and waits until the packaged ones answer.
     ///
     /// # Errors
