@@ -22,7 +22,6 @@
 //! what can be retried, as after every first write on a kept connection. Other languages speak `docs/protocol.md`.
 
 use std::{
-    collections::HashMap,
     io,
     net::{SocketAddr, TcpStream, ToSocketAddrs},
     os::fd::{AsFd, BorrowedFd, OwnedFd},
@@ -328,8 +327,24 @@ struct Shared {
 #[derive(Debug)]
 struct State {
     source: ControlSource,
-    /// Answers that somebody else's look has found.
-    answers: HashMap<u64, Answer>,
+}
+
+impl State {
+    /// Collects what has come: the answer to this question, if it is there, and whether the daemon has gone.
+    fn reap(&mut self, id: Option<u64>) -> (Option<Answer>, bool) {
+        let mut found = Vec::new();
+        let lost = self.source.collect(&mut found, now()).is_err();
+        let mut wanted = None;
+        for (number, answer) in found {
+            if Some(number) == id {
+                wanted = Some(answer);
+            } else if let Answer::Lease(connection, _) = answer {
+                // Whoever had asked for it does not wait any more.
+                self.source.settle(number, Settled::Unfit, Some(connection.as_fd()));
+            }
+        }
+        (wanted, lost)
+    }
 }
 
 /// A question that is open.
@@ -350,10 +365,7 @@ struct Looked {
 
 impl Shared {
     fn new(socket: PathBuf) -> Self {
-        Self {
-            state: Mutex::new(State { source: ControlSource::new(socket), answers: HashMap::new() }),
-            next: AtomicU64::new(1),
-        }
+        Self { state: Mutex::new(State { source: ControlSource::new(socket) }), next: AtomicU64::new(1) }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -364,6 +376,8 @@ impl Shared {
     fn ask(&self, to: &Destination) -> Option<Asked> {
         let mut state = self.state();
         let now = now();
+        // Nobody looks in between: a daemon that went would not be noticed while its page says that there is nothing.
+        let _asked_again_later = state.reap(None);
         let (want, saves) = match to {
             Destination::Address(address) => {
                 let Prospect::Perhaps(saves) = state.source.prospect(*address, now) else { return None };
@@ -378,17 +392,8 @@ impl Shared {
     /// Looks for the answer to a question; `None` when there will be no lease.
     fn collect(self: &Arc<Self>, id: u64) -> Option<Looked> {
         let mut state = self.state();
-        let mut found = Vec::new();
-        let lost = state.source.collect(&mut found, now()).is_err();
-        for (number, answer) in found {
-            if number == id {
-                state.answers.insert(number, answer);
-            } else if let Answer::Lease(connection, _) = answer {
-                // Whoever had asked for it does not wait any more.
-                state.source.settle(number, Settled::Unfit, Some(connection.as_fd()));
-            }
-        }
-        match state.answers.remove(&id) {
+        let (answer, lost) = state.reap(Some(id));
+        match answer {
             Some(Answer::Lease(connection, granted)) => {
                 let wake = state.source.wake()?.try_clone_to_owned().ok()?;
                 let lease = Lease { connection: Some(connection), granted, id, shared: Arc::clone(self) };

@@ -6,6 +6,7 @@
 //! it is stopped connections wait, and are served when it goes on.
 //!
 //! Needs root, the packages of the harness and the binary in `PREWARM_BIN`.
+#![expect(clippy::print_stdout, reason = "tests say there what they measured")]
 
 use std::process::Stdio;
 use std::time::Duration;

@@ -2,6 +2,7 @@
 //!
 //! Needs root, the packages of the harness and the binary in `PREWARM_BIN`. Some hundred a way; the ten thousand are
 //! `cargo xtask bench handover --integrity`.
+#![expect(clippy::print_stdout, reason = "tests say there what they measured")]
 
 use prewarm_tests::bench::handover::{integrity, judge};
 use prewarm_tests::daemon::binary;

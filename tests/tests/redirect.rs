@@ -11,6 +11,8 @@ mod faults;
 mod left_alone;
 #[path = "redirect/strangers.rs"]
 mod strangers;
+#[path = "redirect/whole.rs"]
+mod whole;
 
 use std::{collections::BTreeSet, process::Command};
 

@@ -15,6 +15,11 @@ use std::{
 };
 
 use anyhow::Result;
+use aya::{
+    programs::{ProgramInfo, loaded_programs},
+    sys::{Stats, enable_stats},
+};
+use prewarm_ebpf::abi::SOCKOPS;
 use prewarm_tests::{
     clock,
     daemon::{self, Daemon, DaemonOptions},
@@ -342,8 +347,8 @@ fn the_daemon_lists_origins_of_programs_that_take_nothing_from_it() {
         .far
         .enter(|| {
             let listener = TcpListener::bind("10.77.9.2:0")?;
-            let stream = TcpStream::connect(listener.local_addr()?)?;
-            Ok(drop(stream))
+            drop(TcpStream::connect(listener.local_addr()?)?);
+            Ok(())
         })
         .unwrap();
     let origin = watched.origin("three connections and their ends", |origin| origin["closed"] == 3);
@@ -399,4 +404,70 @@ fn a_lease_that_carried_nothing_was_wasted() {
     // What the daemon dials is no program's access.
     assert_eq!((&stats["connects"]["named"], &stats["connects"]["blind"]), (&2.into(), &0.into()), "{stats}");
     assert!(stats["connects"]["own"].as_u64().unwrap() >= 2, "{stats}");
+}
+
+/// What the program costs each connection: by the kernel's own clock around it, and in `connect()` as programs see it.
+#[test]
+fn a_connection_pays_little_for_being_watched() {
+    const ROUNDS: usize = 10;
+    const CONNECTIONS: usize = 200;
+    /// A thousandth of the shortest round trip that a lease could save.
+    const MOST: Duration = Duration::from_micros(10);
+    if skip(needs::WORLD) || kernel::missing().is_some() {
+        return;
+    }
+    let (near, far) = (Namespace::create("near").unwrap(), Namespace::create("far").unwrap());
+    veth(
+        &VethEnd { namespace: &near, interface: "pw-near", addresses: HOST },
+        &VethEnd { namespace: &far, interface: "pw-far", addresses: CLIENT },
+    )
+    .unwrap();
+    let listener = far.enter(|| Ok(TcpListener::bind("10.77.0.2:7")?)).unwrap();
+    thread::spawn(move || listener.incoming().for_each(drop));
+    let connect = || {
+        near.enter(|| {
+            let mut times = Vec::with_capacity(CONNECTIONS);
+            for _ in 0..CONNECTIONS {
+                let begun = clock::now();
+                let stream = TcpStream::connect("10.77.0.2:7")?;
+                times.push(clock::now() - begun);
+                drop(stream);
+            }
+            Ok(times)
+        })
+        .unwrap()
+    };
+    let stats = enable_stats(Stats::RunTime).unwrap();
+    let (mut bare, mut watched) = (connect(), Vec::new());
+    let (mut spent, mut calls) = (Duration::ZERO, 0);
+    for _ in 0..ROUNDS {
+        bare.extend(connect());
+        let others: Vec<_> = watchers().iter().map(ProgramInfo::id).collect();
+        let watching = Watching::start().unwrap();
+        watched.extend(connect());
+        let ours = watchers().into_iter().find(|info| !others.contains(&info.id())).unwrap();
+        spent += ours.run_time();
+        calls += ours.run_count();
+        drop(watching);
+    }
+    drop(stats);
+    let median = |times: &mut Vec<Duration>| {
+        times.sort_unstable();
+        times[times.len() / 2]
+    };
+    // Other connections of this machine are among the calls, so this is what ours cost at most.
+    let each = spent / u32::try_from(ROUNDS * CONNECTIONS).unwrap();
+    println!(
+        "{} calls, {:.0} ns each, {each:?} a connection; connect() takes {:?}, and {:?} watched",
+        calls,
+        spent.as_nanos() as f64 / calls as f64,
+        median(&mut bare),
+        median(&mut watched),
+    );
+    assert!(each < MOST, "{each:?} a connection");
+}
+
+fn watchers() -> Vec<ProgramInfo> {
+    let all = loaded_programs().filter_map(Result::ok);
+    all.filter(|info| info.name_as_str() == Some(SOCKOPS)).collect()
 }

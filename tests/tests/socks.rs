@@ -1,5 +1,7 @@
 //! SOCKS5 with curl and by hand: whoever asks gets a connection or a reason, and a lease where one waits.
 
+#[path = "socks/daemon.rs"]
+mod daemon;
 #[path = "socks/learning.rs"]
 mod learning;
 #[path = "proxy/mod.rs"]

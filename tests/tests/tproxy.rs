@@ -89,7 +89,11 @@ fn a_flood_of_first_packets_burns_nothing() {
         Ok((stats.claimed >= 4).then_some(stats))
     });
     assert_eq!(flooded.unwrap().claimed, 4, "no more than there were");
-    clock::wait_for("the leases are back", WAIT, || Ok((daemon.stats().ready == 4).then_some(()))).unwrap();
+    let returned = clock::wait_for("the leases are back", WAIT, || {
+        let stats = daemon.stats();
+        Ok((stats.returned == 4).then_some(stats))
+    });
+    assert_eq!(returned.unwrap().ready, 4);
     assert_eq!(world.visit(to), GATEWAY4.to_string(), "and are given again");
 }
 

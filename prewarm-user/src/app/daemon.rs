@@ -21,26 +21,21 @@ use super::{
     act::Actor,
     core::{Core, Question},
     decide::Decider,
+    explain::explain,
     handle::Daemon,
     keep, key,
     numbers::Gauges,
-    proxies::{Learning, Needs, Proxies, Ways},
-    redirect::{self, Heart, Redirecting},
+    proxies::{Learning, Needs},
     sockops::Watch,
-    tproxy::Forwarding,
     uses::Uses,
     warm::Warming,
+    ways::WaysOut,
 };
 use crate::{
-    cli::{MissingPrivilege, RunArguments},
+    cli::RunArguments,
     config::Config,
     control,
-    handover::{
-        Reports, Witness,
-        peer::Rule,
-        redirect::{RedirectError, Service},
-        relay::Pipes,
-    },
+    handover::{Reports, peer::Rule, relay::Pipes},
     kernel::{self, KernelError, Key, Programs},
     lease::{Dialer, Guard, Pool, TcpDialer},
     policy,
@@ -87,8 +82,8 @@ async fn daemon(arguments: RunArguments, config: Config) -> anyhow::Result<()> {
         window: Duration::from_millis(u64::from(config.capture.fold_ms)),
         ingress: config.capture.ingress.then_some(config.capture.xdp),
         egress: config.capture.egress,
-        tproxy: !config.handover.tproxy.interfaces.is_empty(),
         redirect: config.handover.redirect.enabled,
+        tproxy: !config.handover.tproxy.interfaces.is_empty(),
         ..kernel::Settings::new(Key::from_secret(&installation))
     };
     let mut programs = Programs::load(object, &settings).map_err(explain)?;
@@ -99,8 +94,6 @@ async fn daemon(arguments: RunArguments, config: Config) -> anyhow::Result<()> {
         Err(KernelError::NoMap(_)) => None,
         Err(error) => return Err(explain(error)),
     };
-    let redirected = redirect::load(&mut programs, &config).map_err(explain_redirect)?;
-    let heart = Heart::start(&mut programs, &config).map_err(explain)?;
     let watch = Watch::start(&mut programs, &config.capture);
     for interface in &config.capture.interfaces {
         let attachment = programs.attach(interface).map_err(explain)?;
@@ -175,31 +168,16 @@ async fn daemon(arguments: RunArguments, config: Config) -> anyhow::Result<()> {
     });
 
     let learning = Learning { observations: observations.clone(), key: Key::from_secret(&installation), clock };
-    let ways = Ways::default();
-    let (witness, pipes): (Arc<dyn Witness>, _) = (Arc::new(learning), Arc::new(Pipes::default()));
-    let service = Service {
-        pool: pool.clone(),
-        dialer: Arc::clone(&fresh),
-        witness: Arc::clone(&witness),
-        pipes: Arc::clone(&pipes),
-    };
-    let redirecting = Redirecting::start(redirected, &config, service).map_err(explain_redirect)?;
-    if let Some(gauge) = redirecting.gauge() {
-        reports.add("redirect", move || gauge.stats().way);
-    }
-    ways.report(&reports);
     let needs = Needs {
         lookups: Arc::clone(&lookups),
         pool: pool.clone(),
         dialer: fresh,
         guard: Arc::clone(&guard),
-        witness,
-        pipes,
+        witness: Arc::new(learning),
+        pipes: Arc::new(Pipes::default()),
     };
-    let Needs { dialer, witness, pipes, .. } = needs.clone();
-    let proxies = Proxies::start(&config, &ways, needs).await?;
-    let way = Arc::clone(&ways.tproxy);
-    let forwarding = Forwarding::start(&config, &mut programs, &pool, dialer, witness, pipes, way).await?;
+    let metrics = metrics(&config, &questions, &gauges).await?;
+    let mut ways = WaysOut::start(&config, &mut programs, needs, &reports).await?;
 
     let mut decider = Decider::new(&config.history, &config.predict, &config.policy, &own, clock.now());
     decider.set_warm(config.warm_targets());
@@ -228,7 +206,6 @@ async fn daemon(arguments: RunArguments, config: Config) -> anyhow::Result<()> {
     let actor = tokio::spawn(actor.run(intents_in, stopped));
     let rule = Rule::new(&config.handover);
     let control = tokio::spawn(control::serve(listener, pool.clone(), rule, Arc::clone(&handle), reports));
-    let metrics = metrics(&config, &questions, &gauges).await?;
     tracing::info!("ready, control socket {}", config.control.socket.display());
     notify(&[sd_notify::NotifyState::Ready]);
     let watchdog = tokio::spawn(watchdog(questions.clone()));
@@ -258,31 +235,27 @@ async fn daemon(arguments: RunArguments, config: Config) -> anyhow::Result<()> {
         task.abort();
     }
     drop(std::fs::remove_file(&config.control.socket));
-    redirecting.close().await;
+    ways.close().await;
     stop.send_replace(true);
     let drained = async {
-        let forwarded = async {
-            if let Some(forwarding) = forwarding {
-                forwarding.stop().await;
-            }
-        };
-        tokio::join!(proxies.stop(), forwarded);
+        let draining = ways.stop().await;
         drop(actor.await);
         pool.drain().await;
         if !core.is_finished() {
             drop((&mut core).await);
         }
+        draining
     };
-    if tokio::time::timeout(GRACE, drained).await.is_err() {
-        tracing::warn!("some tasks did not end in {} s", GRACE.as_secs());
-    }
+    let drained = tokio::time::timeout(GRACE, drained).await;
     keep::remember(&pool, &memory);
-    drop(heart);
-    // Programs are still talking; a second signal says that nobody cares.
-    tokio::select! {
-        () = redirecting.drain() => {}
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
+    match drained {
+        Err(_elapsed) => tracing::warn!("some tasks did not end in {} s", GRACE.as_secs()),
+        // Programs are still talking; a second signal says that nobody cares.
+        Ok(draining) => tokio::select! {
+            () = draining.end() => {}
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        },
     }
     tracing::info!("stopped; nothing is attached any more");
     ended
@@ -331,25 +304,6 @@ async fn watchdog(questions: mpsc::Sender<Question>) {
 fn notify(states: &[sd_notify::NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(states) {
         tracing::debug!(%error, "systemd was not told");
-    }
-}
-
-/// A refusal for want of a privilege gets its own exit code.
-fn explain(error: KernelError) -> anyhow::Error {
-    if error.is_privilege() && !nix::unistd::Uid::effective().is_root() {
-        let missing = MissingPrivilege {
-            what: "loading and attaching kernel programs",
-            needs: "CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON",
-        };
-        return anyhow::Error::new(missing);
-    }
-    anyhow::Error::new(error)
-}
-
-fn explain_redirect(error: RedirectError) -> anyhow::Error {
-    match error {
-        RedirectError::Kernel(error) => explain(error),
-        error => anyhow::Error::new(error),
     }
 }
 

@@ -6,6 +6,7 @@ mod act;
 mod core;
 mod daemon;
 mod decide;
+mod explain;
 mod handle;
 mod keep;
 mod key;
@@ -16,6 +17,7 @@ mod sockops;
 mod tproxy;
 mod uses;
 mod warm;
+mod ways;
 
 pub use daemon::run;
 pub use decide::{Counters as DeciderCounters, Decider, Decisions};

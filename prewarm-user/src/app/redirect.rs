@@ -7,8 +7,9 @@ use tokio::task::JoinHandle;
 use crate::{
     config::Config,
     handover::{
+        Reports,
         heartbeat::beat,
-        redirect::{Redirect, RedirectError, RedirectGauge, Service, rules},
+        redirect::{Redirect, RedirectError, Service, rules},
     },
     kernel::{self, KernelError, Programs},
 };
@@ -75,9 +76,12 @@ impl Redirecting {
         Ok(Self(Some(redirect)))
     }
 
-    /// What it counts.
-    pub(super) fn gauge(&self) -> Option<RedirectGauge> {
-        self.0.as_ref().map(Redirect::gauge)
+    /// Leaves word how its numbers are read.
+    pub(super) fn report(&self, reports: &Reports) {
+        if let Some(redirect) = &self.0 {
+            let gauge = redirect.gauge();
+            reports.add("redirect", move || gauge.stats().way);
+        }
     }
 
     /// From now on connections go direct; what was redirected just before is still taken in.
@@ -89,12 +93,10 @@ impl Redirecting {
 
     /// Lets redirected connections end.
     pub(super) async fn drain(self) {
-        let gauge = self.gauge();
         if let Some(redirect) = self.0 {
+            let gauge = redirect.gauge();
             redirect.drain(GRACE).await;
-        }
-        if let Some(stats) = gauge.map(|gauge| gauge.stats()) {
-            let way = stats.way;
+            let way = gauge.stats().way;
             tracing::info!("redirected to leases: {}, missed {}, failed {}", way.taken, way.missed, way.failed);
         }
     }

@@ -4,15 +4,14 @@ use std::{fs, path::Path, sync::Arc};
 
 use anyhow::Context as _;
 
+use super::proxies::Needs;
 use crate::{
     config::Config,
     handover::{
-        Way, Witness,
-        relay::Pipes,
+        Way,
         tproxy::{Listeners, Tproxy},
     },
     kernel::{Programs, Steering, TproxyPlace},
-    lease::{Dialer, Pool},
 };
 
 /// What runs of it.
@@ -29,10 +28,7 @@ impl Forwarding {
     pub(super) async fn start(
         config: &Config,
         programs: &mut Programs,
-        pool: &Pool,
-        dialer: Arc<dyn Dialer>,
-        witness: Arc<dyn Witness>,
-        pipes: Arc<Pipes>,
+        needs: Needs,
         way: Arc<Way>,
     ) -> anyhow::Result<Option<Self>> {
         let settings = &config.handover.tproxy;
@@ -45,7 +41,8 @@ impl Forwarding {
             let (port4, port6) = listeners.ports()?;
             let place = TproxyPlace { mark: settings.mark, port4: Some(port4), port6 };
             let parts = programs.tproxy(place, &settings.interfaces, true)?;
-            Ok(Tproxy::start(parts, listeners, pool, dialer, witness, pipes, way)?)
+            let Needs { pool, dialer, witness, pipes, .. } = needs;
+            Ok(Tproxy::start(parts, listeners, &pool, dialer, witness, pipes, way)?)
         };
         let started: anyhow::Result<Tproxy> = start();
         match started {

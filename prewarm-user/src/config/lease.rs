@@ -24,7 +24,8 @@ pub struct LeaseSettings {
     /// replaced, as far as it would rather be used than not.
     pub demand: bool,
     /// Origins to keep leases to at all times, for services that are called rarely: their names are looked up again when
-    /// their addresses run out. The guard rails hold for them too.
+    /// their addresses run out. Each is replaced shortly before it ends, where `per_origin` has room for both. The guard
+    /// rails hold for them too.
     #[schemars(example = example_keep())]
     pub keep: Vec<KeepSettings>,
     /// Dials a second, over all origins, on average.

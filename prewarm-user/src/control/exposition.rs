@@ -100,8 +100,10 @@ pub const LABELLED: &[(&str, &str, &str)] = &[
     (HANDOVER[5].0, "way", HANDOVER[5].1),
 ];
 
+type OfWay = (&'static str, &'static str, fn(&WayCounters) -> u64);
+
 /// The counters of each way out, with the label `way`: name, meaning, where it stands.
-const HANDOVER: [(&str, &str, fn(&WayCounters) -> u64); 6] = [
+const HANDOVER: [OfWay; 6] = [
     ("prewarm_handover_taken_connections", "Connections that got a lease, by way out", |way| way.taken),
     ("prewarm_handover_missed_connections", "Connections without a lease, by way out", |way| way.missed),
     ("prewarm_handover_replayed_connections", "Leases found dead and replaced, by way out", |way| way.replayed),

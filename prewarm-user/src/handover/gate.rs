@@ -3,7 +3,7 @@
 //! Comes in: connections. Goes out: a task for each that is let in. Never here: what is said on them.
 
 use std::{
-    io,
+    io::{self, ErrorKind},
     net::{IpAddr, SocketAddr},
     sync::Arc,
     time::Duration,
@@ -71,6 +71,8 @@ impl Gate {
                     });
                 }
                 Ok(_) => way.refused(),
+                // Gone before it was let in.
+                Err(error) if matches!(error.kind(), ErrorKind::ConnectionAborted | ErrorKind::ConnectionReset) => {}
                 Err(error) => {
                     tracing::warn!(%error, "a connection was not taken in");
                     sleep(PAUSE).await;
@@ -92,7 +94,10 @@ impl Gate {
     ) -> io::Result<(TcpStream, SocketAddr, tokio::sync::OwnedSemaphorePermit)> {
         let place = Arc::clone(&self.places).acquire_owned().await.map_err(io::Error::other)?;
         let (stream, client) = listener.accept().await?;
-        stream.set_nodelay(true)?;
+        if let Err(error) = stream.set_nodelay(true) {
+            // It will be found out soon enough that it has gone.
+            tracing::trace!(%error, "a client's connection");
+        }
         Ok((stream, client, place))
     }
 }

@@ -142,6 +142,13 @@ mod tests {
     use super::*;
 
     #[test]
+    fn the_mount_is_found_in_a_hybrid_hierarchy_too() {
+        let hybrid = "cgroup /sys/fs/cgroup/cpu cgroup rw 0 0\ncgroup2 /sys/fs/cgroup/unified cgroup2 rw 0 0\n";
+        assert_eq!(cgroup2_mount(hybrid), Some(PathBuf::from("/sys/fs/cgroup/unified")));
+        assert_eq!(cgroup2_mount("proc /proc proc rw 0 0\n"), None);
+    }
+
+    #[test]
     fn other_folders_are_refused() {
         assert!(Cgroup::open(Path::new("/proc")).is_err());
         assert!(Cgroup::open(Path::new("/sys/fs/cgroup/no such cgroup")).is_err());

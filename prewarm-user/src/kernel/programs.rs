@@ -73,6 +73,7 @@ pub struct Programs {
     attached: BTreeMap<String, Attached>,
     sockops: Option<SockOpsLink>,
     ring_bytes: u32,
+    redirect: bool,
     wanted: Wanted,
 }
 
@@ -87,7 +88,14 @@ impl Programs {
             verify(&mut bpf, program)?;
         }
         let wanted = Wanted { ingress: settings.ingress, egress: settings.egress, tcx: settings.tcx };
-        Ok(Self { bpf, attached: BTreeMap::new(), sockops: None, ring_bytes: settings.ring_bytes, wanted })
+        Ok(Self {
+            bpf,
+            attached: BTreeMap::new(),
+            sockops: None,
+            ring_bytes: settings.ring_bytes,
+            redirect: settings.redirect,
+            wanted,
+        })
     }
 
     /// Attaches both programs to an interface of the current network namespace.
@@ -190,7 +198,7 @@ impl Programs {
         LogPump::new(&mut self.bpf)
     }
 
-    /// The kernel memory of the maps, in bytes; it never grows.
+    /// The kernel memory of the maps, in bytes; it never grows, but for what the redirect needs for each lease on offer.
     #[must_use]
     pub fn memory_bytes(&self) -> u64 {
         let processors = aya::util::nr_cpus().unwrap_or(1) as u64;
@@ -198,7 +206,8 @@ impl Programs {
         let recent = u64::from(RECENT_ENTRIES) * size_of::<RecentSlot>() as u64;
         let counters = u64::from(COUNTERS_ENTRIES) * 8 * COUNTERS_LENGTH as u64 * processors;
         let dialled = u64::from(DIALLED_ENTRIES) * super::sockops::ENTRY_BYTES;
-        u64::from(self.ring_bytes) + known + recent + counters + dialled + super::log::BYTES
+        let redirected = if self.redirect { super::redirect::BYTES } else { 0 };
+        u64::from(self.ring_bytes) + known + recent + counters + dialled + redirected + super::log::BYTES
     }
 }
 

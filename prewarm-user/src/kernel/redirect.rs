@@ -17,8 +17,8 @@ use aya::{
 use prewarm_ebpf::redirect::{
     CONNECT4, CONNECT6, Cgroup as RuledCgroup, DESTINATIONS, Destination, EXCLUDED_CGROUPS, HEARTBEAT, LISTENERS,
     Listener, OFFERS, OfferKey, PEERNAME4, PEERNAME6, REDIRECT_COUNTERS, REDIRECT_COUNTERS_LENGTH, REDIRECT_PROGRAMS,
-    REDIRECTED, RULES, RedirectCounter, Redirected, Rules, SLOT_USED, SLOTS, SOCKNAME4, SOCKNAME6, Slots, USER_ENTRIES,
-    USER_EXCLUDED, USER_INCLUDED, USERS,
+    REDIRECTED, REDIRECTED_ENTRIES, RULES, RedirectCounter, Redirected, Rules, SLOT_USED, SLOTS, SOCKNAME4, SOCKNAME6,
+    Slots, USER_ENTRIES, USER_EXCLUDED, USER_INCLUDED, USERS,
 };
 
 use super::{Cgroup, Heartbeat, KernelError, Key, Programs, Settings, programs};
@@ -29,6 +29,9 @@ type DestinationWords = [u32; size_of::<Destination>() / 4];
 type RedirectedWords = [u32; size_of::<Redirected>() / 4];
 type ListenerWords = [u32; size_of::<Listener>() / 4];
 type RulesWords = [u64; size_of::<Rules>() / 8];
+
+/// The kernel memory of the largest map, in bytes: records, with what the kernel keeps beside each.
+pub(super) const BYTES: u64 = REDIRECTED_ENTRIES as u64 * (size_of::<Redirected>() + 8 + 64) as u64;
 
 /// Who is left alone by the redirect.
 #[derive(Clone, Debug, Default)]

@@ -70,9 +70,10 @@ impl Demand {
     pub(crate) fn level(&self, now: Timestamp, dial: Duration, idle: Duration) -> u32 {
         let rate = self.rate(now);
         let (while_dialling, while_idle) = (rate * dial.as_secs_f64(), rate * idle.as_secs_f64());
-        let enough = (1..MOST).find(|&level| at_least(level, while_dialling) <= MISSES).unwrap_or(MOST);
-        let of_use = (1..=MOST).take_while(|&level| at_least(level, while_idle) >= OF_USE).count();
-        enough.min(u32::try_from(of_use).unwrap_or(MOST))
+        let enough = (1..).zip(tail(while_dialling)).find(|(_, more)| *more <= MISSES).map_or(MOST, |(level, _)| level);
+        // The more are kept, the longer each waits for its turn.
+        let of_use = tail(while_idle).take(enough as usize).take_while(|&used| used >= OF_USE).count();
+        u32::try_from(of_use).unwrap_or(MOST)
     }
 
     fn weight_at(&self, now: Timestamp) -> f64 {
@@ -80,18 +81,19 @@ impl Demand {
     }
 }
 
-/// The probability of at least so many arrivals where `mean` are expected (Poisson).
-fn at_least(count: u32, mean: f64) -> f64 {
+/// The probabilities of at least one arrival, at least two and so on, where `mean` are expected (Poisson).
+fn tail(mean: f64) -> impl Iterator<Item = f64> {
     // Beyond this a float has no room for e^-mean; there are enough arrivals for any level.
-    if mean > 500.0 {
-        return 1.0;
-    }
+    let certain = mean > 500.0;
     let (mut term, mut below) = ((-mean).exp(), 0.0);
-    for arrived in 0..count {
+    (1..MOST).map(move |count| {
+        if certain {
+            return 1.0;
+        }
         below += term;
-        term *= mean / f64::from(arrived + 1);
-    }
-    1.0 - below
+        term *= mean / f64::from(count);
+        1.0 - below
+    })
 }
 
 #[cfg(test)]
@@ -168,9 +170,10 @@ mod tests {
 
     #[test]
     fn poisson() {
+        let at_least = |count: usize, mean: f64| tail(mean).nth(count - 1).unwrap();
         assert!((at_least(1, 1.0) - 0.632).abs() < 0.001);
         assert!((at_least(3, 2.0) - 0.323).abs() < 0.001);
-        assert!((at_least(64, 1000.0) - 1.0).abs() < f64::EPSILON);
+        assert!((at_least(63, 1000.0) - 1.0).abs() < f64::EPSILON);
         assert!(at_least(1, 0.0).abs() < f64::EPSILON);
     }
 }

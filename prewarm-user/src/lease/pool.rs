@@ -310,7 +310,7 @@ impl Pool {
             let due = {
                 let now = self.now();
                 let ledger = self.ledger();
-                let due = ledger.next_due().map_or(QUIET, |due| due.since(now));
+                let due = ledger.next_due(now).map_or(QUIET, |due| due.since(now));
                 Instant::now() + if ledger.is_short(now) { due.min(SHORTAGE) } else { due }
             };
             tokio::select! {

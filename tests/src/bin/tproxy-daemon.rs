@@ -85,7 +85,8 @@ async fn main() -> anyhow::Result<()> {
             }
             ["stats"] => {
                 let (way, kernel) = tproxy.stats();
-                say(&serde_json::json!({ "way": way, "kernel": kernel, "ready": ready(&pool) }))?;
+                let (ready, returned) = (ready(&pool), pool.counters().given_back);
+                say(&serde_json::json!({ "way": way, "kernel": kernel, "ready": ready, "returned": returned }))?;
             }
             ["stop"] => {
                 heart.abort();

@@ -32,8 +32,12 @@ struct Plenty {
 
 impl Plenty {
     fn start(origin: &Origin) -> Self {
+        Self::with(origin, "16")
+    }
+
+    fn with(origin: &Origin, leases: &str) -> Self {
         let mut plenty = Self { child: None, directory: tempfile::tempdir().unwrap(), origin: origin.address };
-        plenty.restart();
+        plenty.restart(leases);
         plenty
     }
 
@@ -41,11 +45,11 @@ impl Plenty {
         self.directory.path().join("control.sock")
     }
 
-    fn restart(&mut self) {
+    fn restart(&mut self, leases: &str) {
         self.child = None;
         drop(std::fs::remove_file(self.socket()));
         let mut command = Command::new(env!("CARGO_BIN_EXE_lease-daemon"));
-        command.arg(self.socket()).arg(self.origin.to_string()).arg("16");
+        command.arg(self.socket()).arg(self.origin.to_string()).arg(leases);
         self.child = Some(Beside(command.spawn().unwrap()));
         let socket = self.socket();
         wait_for("the daemon listens", || socket.exists());
@@ -110,14 +114,14 @@ fn none_fails(program: fn(&Path, SocketAddr, &Tally)) {
         tally.more("leases are handed out", &tally.leased);
         daemon.signal(Signal::SIGKILL);
         tally.more("connections go on without a daemon", &tally.opened);
-        daemon.restart();
+        daemon.restart("16");
         tally.more("the next daemon's leases are handed out", &tally.leased);
         daemon.signal(Signal::SIGSTOP);
         tally.more("connections go on beside a daemon that hangs", &tally.opened);
         daemon.signal(Signal::SIGCONT);
         tally.more("leases are handed out again", &tally.leased);
         // An upgrade: the next version takes the place of one that still runs.
-        daemon.restart();
+        daemon.restart("16");
         tally.more("leases are handed out after the upgrade", &tally.leased);
         tally.done.store(true, Ordering::Relaxed);
         running.join().expect("no connection failed");
@@ -132,4 +136,16 @@ fn no_connection_of_a_client_fails() {
 #[test]
 fn no_connection_of_an_asynchronous_client_fails() {
     none_fails(asynchronous_program);
+}
+
+#[test]
+fn the_next_daemon_is_found_although_the_last_had_nothing() {
+    let origin = Origin::start("127.0.0.1");
+    let mut daemon = Plenty::with(&origin, "0");
+    let client = Client::new(daemon.socket()).with_patience(super::PATIENT);
+    for _ in 0..10 {
+        assert!(client.take(origin.address).is_none());
+    }
+    daemon.restart("16");
+    wait_for("a lease is handed out", || client.take(origin.address).is_some());
 }

@@ -35,7 +35,7 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(20);
 /// Runs a test in a namespace with the addresses of an origin, and a cgroup for its clients.
 pub(crate) fn world(test: impl FnOnce(&Cgroup) -> Result<()> + Send) {
     if let Some(reason) = kernel::missing() {
-        println!("skipped: {reason}");
+        skipped(reason);
         return;
     }
     inside(|| {
@@ -43,6 +43,11 @@ pub(crate) fn world(test: impl FnOnce(&Cgroup) -> Result<()> + Send) {
         test(&Cgroup::create("redirect")?)
     })
     .unwrap();
+}
+
+/// Says why a test says nothing.
+pub(crate) fn skipped(reason: &str) {
+    let _written = writeln!(std::io::stderr(), "skipped: {reason}");
 }
 
 /// Gives the current namespace the addresses of an origin.
@@ -100,16 +105,17 @@ pub(crate) struct Daemon {
 impl Daemon {
     /// Starts it for a cgroup, with more settings in the form of `[handover]`.
     pub(crate) fn start(cgroup: &Cgroup, more: &str) -> Result<Self> {
+        Self::start_as(Command::new(env!("CARGO_BIN_EXE_redirect-daemon")), cgroup, more)
+    }
+
+    /// Starts it by another command, of which it is the last word but one.
+    pub(crate) fn start_as(mut command: Command, cgroup: &Cgroup, more: &str) -> Result<Self> {
         let mut settings: toml::Table = more.parse()?;
         let redirect = settings.entry("redirect").or_insert_with(|| toml::Table::new().into());
         let redirect = redirect.as_table_mut().context("redirect")?;
         redirect.insert("enabled".into(), true.into());
         redirect.insert("cgroups".into(), vec![cgroup.path().display().to_string()].into());
-        let mut child = Command::new(env!("CARGO_BIN_EXE_redirect-daemon"))
-            .arg(settings.to_string())
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()?;
+        let mut child = command.arg(settings.to_string()).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
         let orders = child.stdin.take().context("stdin")?;
         let answers = BufReader::new(child.stdout.take().context("stdout")?);
         let mut daemon = Self { child, orders, answers };

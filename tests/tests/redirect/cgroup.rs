@@ -4,6 +4,7 @@
 
 use std::{
     fs,
+    io::Write as _,
     os::unix::process::CommandExt as _,
     path::{Path, PathBuf},
     process::Command,
@@ -82,7 +83,7 @@ impl Drop for Cgroup {
         if let Err(error) = removed
             && self.path.exists()
         {
-            eprintln!("{} is left behind: {error}", self.path.display());
+            let _written = writeln!(std::io::stderr(), "{} is left behind: {error}", self.path.display());
         }
     }
 }

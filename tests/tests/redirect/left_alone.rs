@@ -1,6 +1,6 @@
 //! Who is left alone: everybody whose connection would not be what it asked for, or who is not meant.
 
-use std::fs;
+use std::{fs, process::Command};
 
 use anyhow::{Result, ensure};
 use prewarm_tests::netns::Namespace;
@@ -116,6 +116,30 @@ fn the_daemon_itself() {
         daemon.lease(&origin, 3)?;
         let stats = daemon.stats()?;
         ensure!(stats["kernel"]["own"] == 3 && stats["kernel"]["claimed"] == 0 && stats["ready"] == 4, "{stats}");
+        Ok(())
+    });
+}
+
+/// Where its number is another one than the kernel programs see, the daemon is known by its cgroup.
+#[test]
+fn the_daemon_itself_in_a_container() {
+    world(|cgroup| {
+        let container = cgroup.child("container")?;
+        let origin = Origin::start(V4)?;
+        let contained = |cgroup: Option<&Cgroup>| {
+            let mut command = Command::new("unshare");
+            command.args(["--pid", "--fork", "--kill-child", env!("CARGO_BIN_EXE_redirect-daemon")]);
+            if let Some(cgroup) = cgroup {
+                cgroup.enter(&mut command);
+            }
+            command
+        };
+        let mut daemon = Daemon::start_as(contained(Some(&container)), cgroup, "")?;
+        daemon.lease(&origin, 1)?;
+        daemon.lease(&origin, 3)?;
+        let stats = daemon.stats()?;
+        ensure!(stats["kernel"]["cgroup"] == 3 && stats["kernel"]["claimed"] == 0 && stats["ready"] == 4, "{stats}");
+        assert_leased(&one(Some(cgroup), &origin, PLAIN)?, &origin, 4);
         Ok(())
     });
 }

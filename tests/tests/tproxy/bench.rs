@@ -43,7 +43,8 @@ pub(crate) fn world() -> Option<World> {
         return None;
     }
     if let Some(reason) = kernel::missing() {
-        println!("skipped: {reason}");
+        // A closed standard error doesn't make the test possible.
+        let _written = writeln!(std::io::stderr(), "skipped: {reason}");
         return None;
     }
     let [client, gateway, origin] = ["client", "gateway", "origin"].map(|role| Namespace::create(role).unwrap());
@@ -235,6 +236,7 @@ pub(crate) struct Stats {
     pub(crate) failed: u64,
     pub(crate) refused: u64,
     pub(crate) ready: u64,
+    pub(crate) returned: u64,
 }
 
 impl Daemon {
@@ -265,6 +267,7 @@ impl Daemon {
             failed: number("/way/failed"),
             refused: number("/way/refused"),
             ready: number("/ready"),
+            returned: number("/returned"),
         }
     }
 }

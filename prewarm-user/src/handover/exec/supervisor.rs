@@ -38,9 +38,10 @@ use crate::{
     model::Timestamp,
 };
 
-/// How long what is left to do for an answered call waits: the program was woken on this processor, and runs only when
-/// the supervisor sleeps. Yielding does not do: whoever runs shortly is preferred to run again.
-const BREATH: Duration = Duration::from_micros(50);
+/// How long what is left to do for an answered call waits: the program was woken on this processor, and runs only while
+/// the supervisor sleeps. Yielding does not do: whoever runs shortly is preferred to run again. A program that connects to
+/// a neighbour has its connection by then.
+const BREATH: Duration = Duration::from_millis(1);
 
 /// Why a supervisor ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,7 +82,7 @@ pub(super) struct Supervisor<'a, S> {
 #[derive(Debug)]
 enum Left {
     /// To tell where it leads.
-    Report { thread: i32, socket: RawFd, destination: SocketAddr },
+    Report { destination: SocketAddr },
     /// To say what became of its lease.
     Settle { id: u64, settled: Settled, pending: Pending },
 }
@@ -173,11 +174,10 @@ impl<'a, S: LeaseSource> Supervisor<'a, S> {
         match self.consider(slot) {
             Ok(pending) => self.pending[index] = Some(pending),
             Err(reason) => {
-                let (thread, socket) = (slot.thread(), descriptor(slot));
+                // While the number still means this socket.
+                let passed = self.passed.take().filter(|_| self.is_stream(slot));
                 self.go_on(slot, reason);
-                if let Some(destination) = self.passed.take() {
-                    self.left.push(Left::Report { thread, socket, destination });
-                }
+                self.left.extend(passed.map(|destination| Left::Report { destination }));
             }
         }
     }
@@ -185,7 +185,7 @@ impl<'a, S: LeaseSource> Supervisor<'a, S> {
     /// Does what nobody waits for any more.
     fn tidy(&mut self, left: Left) {
         match left {
-            Left::Report { thread, socket, destination } => self.report(thread, socket, destination),
+            Left::Report { destination } => self.source.passed(destination),
             Left::Settle { id, settled, pending } => {
                 self.source.settle(id, settled, None);
                 // Here the program's own socket ends.
@@ -194,14 +194,9 @@ impl<'a, S: LeaseSource> Supervisor<'a, S> {
         }
     }
 
-    /// Tells the daemon where a program goes.
-    fn report(&mut self, thread: i32, socket: i32, destination: SocketAddr) {
-        let socket = self.targets.find(thread, socket);
-        let is_stream =
-            socket.is_ok_and(|(_, socket)| getsockopt(&socket, SocketType).is_ok_and(|kind| kind == SockType::Stream));
-        if is_stream {
-            self.source.passed(destination);
-        }
+    fn is_stream(&mut self, slot: &Slot) -> bool {
+        let socket = self.targets.find(slot.thread(), descriptor(slot));
+        socket.is_ok_and(|(_, socket)| getsockopt(&socket, SocketType).is_ok_and(|kind| kind == SockType::Stream))
     }
 
     fn consider(&mut self, slot: &Slot) -> Result<Pending, Tally> {

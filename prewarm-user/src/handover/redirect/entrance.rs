@@ -5,14 +5,16 @@
 use std::{
     fs::{self, File},
     io,
-    net::{Ipv4Addr, Ipv6Addr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream},
     os::{fd::AsFd as _, linux::fs::MetadataExt as _},
     path::{Path, PathBuf},
     sync::{Arc, Mutex},
     thread,
+    time::Duration,
 };
 
 use nix::sched::{CloneFlags, setns};
+use prewarm_ebpf::redirect::{TOKEN_MASK, TOKEN_NETWORK};
 use socket2::{Domain, Socket, Type};
 use tokio::{net::TcpListener, sync::watch, task::JoinSet};
 
@@ -25,6 +27,8 @@ use crate::{kernel::RedirectListeners, lease::netns_cookie};
 
 /// Connections that wait while the daemon is busy; the system may allow fewer.
 const BACKLOG: i32 = 4096;
+/// How long a connection over loopback may take.
+const ARRIVES_WITHIN: Duration = Duration::from_secs(1);
 
 /// All entrances, and the tasks that serve them.
 pub(super) struct Entrances {
@@ -155,7 +159,25 @@ fn listener(family: Domain) -> io::Result<Socket> {
     };
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
+    try_it(&socket, family)?;
     Ok(socket)
+}
+
+/// Sees that connections arrive: where a firewall swallows them, a redirected program would wait in vain.
+fn try_it(socket: &Socket, family: Domain) -> io::Result<()> {
+    let port = socket.local_addr()?.as_socket().map_or(0, |address| address.port());
+    let ip = if family == Domain::IPV4 {
+        Ipv4Addr::from_bits(TOKEN_NETWORK | TOKEN_MASK).into()
+    } else {
+        IpAddr::from(Ipv6Addr::LOCALHOST)
+    };
+    let there = SocketAddr::new(ip, port);
+    let blocked = |error: io::Error| io::Error::new(error.kind(), format!("nothing gets through to {there}: {error}"));
+    let stream = TcpStream::connect_timeout(&there, ARRIVES_WITHIN).map_err(blocked)?;
+    // It waits in the queue since before it was connected.
+    socket.accept().map_err(blocked)?;
+    drop(stream);
+    Ok(())
 }
 
 fn port(socket: &Socket) -> Result<u16, RedirectError> {

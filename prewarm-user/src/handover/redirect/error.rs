@@ -42,7 +42,9 @@ pub enum RedirectError {
         source: io::Error,
     },
     /// Loopback can't be listened on.
-    #[error("could not listen on loopback for redirected connections: {0} (hint: ip link set lo up)")]
+    #[error(
+        "could not listen on loopback for redirected connections: {0} (hint: ip link set lo up, and let a firewall pass 127.64.0.0/10 and ::1 on lo)"
+    )]
     Listen(#[source] io::Error),
     /// The kernel doesn't say whose a connection is.
     #[error("the kernel does not say whose socket a connection comes from: {0} (hint: modprobe tcp_diag)")]

@@ -9,6 +9,7 @@ use std::{
     time::Duration,
 };
 
+use prewarm_ebpf::redirect::{TOKEN_MASK, TOKEN_NETWORK};
 use socket2::SockRef;
 use tokio::{
     net::{TcpListener, TcpStream},
@@ -16,8 +17,6 @@ use tokio::{
     task::JoinSet,
     time::{sleep, timeout},
 };
-
-use prewarm_ebpf::redirect::{TOKEN_MASK, TOKEN_NETWORK};
 
 use super::{
     super::relay::{Upstream, relay},

@@ -100,6 +100,7 @@ impl<C> Ledger<C> {
         let (origin, intent) = (ready.order.origin.clone(), ready.order.intent.map(|(intent, _)| intent));
         let (connection, handed) = ready.split();
         let (destination, rtt) = (handed.destination, handed.rtt);
+        self.tally.add(&handed.order.origin, Some(destination));
         self.handed.insert(id, handed);
         Given { id, connection, destination, rtt, origin, intent }
     }
@@ -134,6 +135,7 @@ impl<C> Ledger<C> {
     /// Says what became of a lease that was given out.
     pub(crate) fn settle(&mut self, id: LeaseId, fate: Fate<C>, now: Timestamp) {
         let Some(handed) = self.handed.remove(&id) else { return };
+        self.tally.subtract(&handed.order.origin, Some(handed.destination));
         match fate {
             Fate::Used => {
                 self.counters.taken += 1;
@@ -166,6 +168,7 @@ impl<C> Ledger<C> {
             return None;
         }
         let Claimed { mut ready, .. } = self.claimed.remove(&id)?;
+        self.tally.subtract(&ready.order.origin, Some(ready.destination));
         self.stall.forget(token);
         let found = prove(&ready.connection);
         let verdict = self.judge(&mut ready, found, now);
@@ -186,6 +189,7 @@ impl<C> Ledger<C> {
         let mut dead = Vec::new();
         for id in due {
             let Some(Claimed { mut ready, token, .. }) = self.claimed.remove(&id) else { continue };
+            self.tally.subtract(&ready.order.origin, Some(ready.destination));
             self.stall.forget(token);
             self.counters.unredeemed += 1;
             let found = prove(&ready.connection);
@@ -241,6 +245,7 @@ impl<C> Ledger<C> {
         if let Some(ready) = self.remove(id) {
             self.counters.claimed += 1;
             self.stirred = true;
+            self.tally.add(&ready.order.origin, Some(ready.destination));
             self.claimed.insert(id, Claimed { ready, token: offer.token, until: now + super::CLAIM });
         }
         Recalled::Claimed

@@ -12,9 +12,11 @@ use std::{
 
 mod hand;
 mod stock;
+mod tally;
 
 pub(crate) use hand::{Heard, Prove};
 
+use self::tally::Tally;
 use super::{
     counters::{LeaseCounters, LeaseState, LeaseView, Reason},
     offer::{Offers, Recalled, Token},
@@ -193,6 +195,8 @@ pub(crate) struct Ledger<C> {
     ready: BTreeMap<LeaseId, Ready<C>>,
     handed: BTreeMap<LeaseId, Handed>,
     claimed: BTreeMap<LeaseId, Claimed<C>>,
+    /// All four, counted.
+    tally: Tally,
     stall: Stall,
     by_destination: HashMap<SocketAddr, VecDeque<LeaseId>>,
     standing: HashMap<Origin, Standing>,
@@ -235,6 +239,7 @@ impl<C> Ledger<C> {
             ready: BTreeMap::new(),
             handed: BTreeMap::new(),
             claimed: BTreeMap::new(),
+            tally: Tally::default(),
             stall: Stall::default(),
             by_destination: HashMap::new(),
             standing: HashMap::new(),
@@ -367,11 +372,15 @@ impl<C> Ledger<C> {
             }
             self.origins.wasted(&ready.order.origin, now);
             closed.push(ready.connection);
+            if self.is_kept(&ready.order) {
+                self.counters.renewed += 1;
+                continue;
+            }
             let intent = ready.order.intent;
             // Where a greeting grows old, each renewal would last a second.
             let again =
                 ready.order.until > now + WORTH_RENEWING && !self.must_be_fresh(&ready.order.origin, ready.destination);
-            match again.then(|| self.admit(self.renewed(ready.order), now)).flatten() {
+            match again.then(|| self.admit(ready.order, now)).flatten() {
                 Some(start) => {
                     self.counters.renewed += 1;
                     starts.push(start);
@@ -386,8 +395,11 @@ impl<C> Ledger<C> {
     }
 
     /// When something is due next.
-    pub(crate) fn next_due(&self) -> Option<Timestamp> {
-        let ready = self.ready.values().map(|ready| ready.expires);
+    pub(crate) fn next_due(&self, now: Timestamp) -> Option<Timestamp> {
+        let ready = self.ready.values().map(|ready| {
+            let ahead = ready.expires - self.lead(&ready.order.origin);
+            if now < ahead && self.is_kept(&ready.order) { ahead } else { ready.expires }
+        });
         ready.chain(self.claimed.values().map(|claimed| claimed.until)).min()
     }
 
@@ -407,6 +419,7 @@ impl<C> Ledger<C> {
         let mut ready: Vec<_> = ready.into_iter().filter_map(|id| self.remove(id)).collect();
         // Nobody will come for these either: what they would be handed over by stops as well.
         for (_, Claimed { ready: claimed, token, .. }) in std::mem::take(&mut self.claimed) {
+            self.tally.subtract(&claimed.order.origin, Some(claimed.destination));
             self.stall.forget(token);
             ready.push(claimed);
         }
@@ -440,11 +453,13 @@ impl<C> Ledger<C> {
 
     fn end_dial(&mut self, id: LeaseId) -> Option<Dial> {
         let dial = self.dials.remove(&id)?;
+        self.tally.subtract(&dial.order.origin, dial.destinations.first().copied());
         self.marks.extend(dial.destinations.iter().map(|&destination| (destination, false)));
         Some(dial)
     }
 
     fn keep(&mut self, id: LeaseId, ready: Ready<C>) {
+        self.tally.add(&ready.order.origin, Some(ready.destination));
         self.marks.push((ready.destination, true));
         self.by_destination.entry(ready.destination).or_default().push_back(id);
         self.ready.insert(id, ready);
@@ -454,6 +469,7 @@ impl<C> Ledger<C> {
     /// Out of those that wait; it must be off offer.
     fn remove(&mut self, id: LeaseId) -> Option<Ready<C>> {
         let ready = self.ready.remove(&id)?;
+        self.tally.subtract(&ready.order.origin, Some(ready.destination));
         self.marks.push((ready.destination, false));
         if let Some(ids) = self.by_destination.get_mut(&ready.destination) {
             ids.retain(|&other| other != id);

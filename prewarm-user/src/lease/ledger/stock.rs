@@ -4,12 +4,11 @@
 //! sum of events: what is missing is a level less what is dialling or open, so nothing is ever opened twice.
 
 use std::{
-    collections::HashMap,
     net::{IpAddr, Ipv6Addr, SocketAddr},
     time::Duration,
 };
 
-use super::{Dial, LeaseId, LeaseOrder, Ledger, Standing, Start};
+use super::{Dial, LeaseId, LeaseOrder, Ledger, Ready, Standing, Start};
 use crate::{
     lease::{counters::Reason, order::interleave, origins::Readiness},
     model::{IntentId, Origin, Timestamp, Verdict},
@@ -53,14 +52,22 @@ impl<C> Ledger<C> {
         self.standing.insert(origin, Standing { addresses, until, count });
     }
 
-    /// An order whose lease has ended, to be dialled again: to the addresses that are known now.
-    pub(super) fn renewed(&self, mut order: LeaseOrder) -> LeaseOrder {
-        if order.reason == Reason::Wanted
-            && let Some(standing) = self.standing.get(&order.origin)
-        {
-            order.addresses.clone_from(&standing.addresses);
-        }
-        order
+    /// Whether a lease is one of those that are kept, so that another was dialled in its place, or is now.
+    pub(super) fn is_kept(&self, order: &LeaseOrder) -> bool {
+        order.reason == Reason::Wanted && self.standing.contains_key(&order.origin)
+    }
+
+    /// How long before the end of a kept lease another is dialled, so that there is always one.
+    pub(super) fn lead(&self, origin: &Origin) -> Duration {
+        // Half as long again: round trips vary, and a miss costs more than an early dial.
+        DIAL.max(self.origins.round_trip(origin).unwrap_or(DIAL) * 3 / 2)
+    }
+
+    /// What is open to an origin and will be when another could be there.
+    fn lasting_to(&self, origin: &Origin, now: Timestamp) -> usize {
+        let soon = now + self.lead(origin);
+        let ending = |ready: &&Ready<C>| ready.order.origin == *origin && ready.expires <= soon;
+        self.open_to(origin) - self.ready.values().filter(ending).count()
     }
 
     /// What has to be dialled so that there is as much as is wanted, or in demand.
@@ -69,7 +76,7 @@ impl<C> Ledger<C> {
         let mut starts = std::mem::take(&mut self.starts);
         let mut missing = Vec::new();
         for (origin, standing) in &self.standing {
-            for _ in self.open_to(origin)..standing.count as usize {
+            for _ in self.lasting_to(origin, now)..standing.count as usize {
                 missing.push(LeaseOrder {
                     intent: None,
                     reason: Reason::Wanted,
@@ -79,7 +86,6 @@ impl<C> Ledger<C> {
                 });
             }
         }
-        let there = self.by_place();
         for destination in self.origins.places.busy().collect::<Vec<_>>() {
             let level = self.level(destination, now);
             if level == 0 {
@@ -87,7 +93,7 @@ impl<C> Ledger<C> {
                 continue;
             }
             let Some(origin) = self.origins.places.origin(destination).cloned() else { continue };
-            for _ in there.get(&destination).copied().unwrap_or_default()..level {
+            for _ in self.open_to_place(destination)..level {
                 missing.push(LeaseOrder {
                     intent: None,
                     reason: Reason::Demanded,
@@ -105,17 +111,15 @@ impl<C> Ledger<C> {
 
     /// Whether less is open than is wanted or in demand.
     pub(crate) fn is_short(&self, now: Timestamp) -> bool {
-        let there = self.by_place();
-        let has = |place| there.get(&place).copied().unwrap_or_default();
-        self.standing.iter().any(|(origin, standing)| self.open_to(origin) < standing.count as usize)
-            || self.origins.places.busy().any(|place| has(place) < self.level(place, now))
+        self.standing.iter().any(|(origin, standing)| self.lasting_to(origin, now) < standing.count as usize)
+            || self.origins.places.busy().any(|place| self.open_to_place(place) < self.level(place, now))
     }
 
     /// The same of one origin, at one of its addresses: what a program waits for must not look at all.
     pub(super) fn is_short_at(&self, origin: &Origin, place: SocketAddr, now: Timestamp) -> bool {
         let level = self.level(place, now);
         (level > 0 && self.open_to_place(place) < level)
-            || self.standing.get(origin).is_some_and(|standing| self.open_to(origin) < standing.count as usize)
+            || self.standing.get(origin).is_some_and(|standing| self.lasting_to(origin, now) < standing.count as usize)
     }
 
     /// A program came for a connection to there.
@@ -131,9 +135,7 @@ impl<C> Ledger<C> {
             return 0;
         }
         let Some(origin) = self.origins.places.origin(destination) else { return 0 };
-        // Half as long again: round trips vary, and a miss costs more than an early dial.
-        let dial = DIAL.max(self.origins.round_trip(origin).unwrap_or(DIAL) * 3 / 2);
-        let level = self.origins.places.level(destination, dial, self.origins.idle(origin), now) as usize;
+        let level = self.origins.places.level(destination, self.lead(origin), self.origins.idle(origin), now) as usize;
         // The origin may have several addresses in demand; its own limit is for all of them.
         level.min(self.limits.per_origin)
     }
@@ -247,6 +249,7 @@ impl<C> Ledger<C> {
         self.next += 1;
         self.counters.opened += 1;
         self.marks.extend(destinations.iter().map(|&destination| (destination, true)));
+        self.tally.add(&order.origin, destinations.first().copied());
         self.dials.insert(id, Dial { order, destinations: destinations.clone(), since: now, late: false });
         Ok(Start { id, destinations })
     }
@@ -261,18 +264,17 @@ impl<C> Ledger<C> {
 
     /// What is on its way to a program counts, because it may come back.
     pub(super) fn open_to(&self, origin: &Origin) -> usize {
-        self.dials.values().filter(|dial| dial.order.origin == *origin).count()
-            + self.open().filter(|(other, _)| *other == origin).count()
+        self.tally.to(origin)
     }
 
     /// A dial counts for the address it tries first.
     fn open_where(&self, there: impl Fn(SocketAddr) -> bool) -> usize {
         self.dials.values().filter(|dial| dial.destinations.first().is_some_and(|&first| there(first))).count()
-            + self.open().filter(|(_, destination)| there(*destination)).count()
+            + self.open().filter(|&destination| there(destination)).count()
     }
 
     fn open_to_place(&self, place: SocketAddr) -> usize {
-        self.open_where(|destination| destination == place)
+        self.tally.at(place)
     }
 
     fn has_room(&self, address: IpAddr) -> bool {
@@ -280,21 +282,10 @@ impl<C> Ledger<C> {
             && self.open_where(|destination| network(destination.ip()) == network(address)) < self.limits.per_network
     }
 
-    /// How many lead where.
-    fn by_place(&self) -> HashMap<SocketAddr, usize> {
-        let mut there = HashMap::new();
-        let dials = self.dials.values().filter_map(|dial| dial.destinations.first().copied());
-        for place in dials.chain(self.open().map(|(_, destination)| destination)) {
-            *there.entry(place).or_default() += 1;
-        }
-        there
-    }
-
-    fn open(&self) -> impl Iterator<Item = (&Origin, SocketAddr)> {
-        let ready = self.ready.values().map(|ready| (&ready.order.origin, ready.destination));
-        let handed = self.handed.values().map(|handed| (&handed.order.origin, handed.destination));
-        let claimed = self.claimed.values().map(|claimed| (&claimed.ready.order.origin, claimed.ready.destination));
-        ready.chain(handed).chain(claimed)
+    fn open(&self) -> impl Iterator<Item = SocketAddr> {
+        let ready = self.ready.values().map(|ready| ready.destination);
+        let handed = self.handed.values().map(|handed| handed.destination);
+        ready.chain(handed).chain(self.claimed.values().map(|claimed| claimed.ready.destination))
     }
 }
 

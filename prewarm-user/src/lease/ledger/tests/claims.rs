@@ -64,6 +64,7 @@ fn what_was_claimed_is_redeemed_once() {
     ledger.settle(id, Fate::Used, at(11));
     assert_eq!(verdicts(&mut ledger), [(1, Verdict::Used { saved: RTT })]);
     assert_eq!((ledger.counters.claimed, ledger.counters.taken, ledger.counters.unredeemed), (1, 1, 0));
+    assert_eq!(ledger.tally, Tally::default(), "nothing is counted that is gone");
 }
 
 #[test]
@@ -87,7 +88,7 @@ fn a_claimed_lease_is_out_of_reach_and_comes_back_unfetched() {
     let token = market.claim(here()).unwrap();
     assert!(ledger.take(here(), &from(None), at(100), |_| Ok(Heard::Silence)).is_none());
     assert_eq!(ledger.view(at(100))[0].state, LeaseState::Claimed);
-    assert_eq!(ledger.next_due(), Some(at(2100)));
+    assert_eq!(ledger.next_due(at(0)), Some(at(2100)));
     assert_eq!(ledger.expire(at(2099), |_| Ok(Heard::Silence)), (vec![], vec![]));
     assert!(ledger.take(here(), &from(None), at(2099), |_| Ok(Heard::Silence)).is_none());
     assert_eq!(ledger.expire(at(2100), |_| Ok(Heard::Silence)), (vec![], vec![]));
@@ -112,6 +113,7 @@ fn a_claimed_lease_that_died_is_nobodys() {
     assert_eq!(ledger.died(id, Death::Closed, at(150)), None);
     assert_eq!(ledger.expire(at(2150), |_| Err(Death::Closed)), (vec![2], vec![]));
     assert_eq!((ledger.counters.dead, ledger.claimed.len(), ledger.ready.len()), (2, 0, 0));
+    assert_eq!(ledger.tally, Tally::default());
 }
 
 #[test]
@@ -167,6 +169,7 @@ fn draining_ends_offers_and_claims() {
     closed.sort_unstable();
     assert_eq!((closed, market.tokens()), (vec![1, 2], vec![]));
     assert!(ledger.redeem(token, at(2), |_| Ok(Heard::Silence)).is_none());
+    assert_eq!(ledger.tally, Tally::default());
     assert_eq!(verdicts(&mut ledger).len(), 2);
 }
 

@@ -93,7 +93,7 @@ fn the_oldest_goes_first_and_the_dead_are_buried() {
     assert_eq!((ledger.counters.dead, ledger.counters.dead_closed), (1, 1));
     // What it was closed after is learnt.
     ready(&mut ledger, "a.example", 3, at(6000), at(99_000));
-    assert_eq!(ledger.next_due(), Some(at(6000 + 2500)));
+    assert_eq!(ledger.next_due(at(0)), Some(at(6000 + 2500)));
 }
 
 #[test]
@@ -164,7 +164,7 @@ fn failures_pause_an_origin_and_one_trial_follows() {
 fn an_unused_lease_expires_or_is_renewed() {
     let mut ledger = ledger(|_| {});
     ready(&mut ledger, "a.example", 1, at(0), at(5000));
-    assert_eq!(ledger.next_due(), Some(at(5000)), "its use ends before its idle time");
+    assert_eq!(ledger.next_due(at(0)), Some(at(5000)), "its use ends before its idle time");
     assert_eq!(ledger.expire(at(4999), |_| Ok(Heard::Silence)), (vec![], vec![]));
     assert_eq!(ledger.expire(at(5000), |_| Ok(Heard::Silence)), (vec![1], vec![]));
     assert_eq!(verdicts(&mut ledger), [(1, Verdict::Wasted)]);
@@ -388,6 +388,11 @@ mod properties {
                     }
                 }
                 prop_assert!(ledger.dials.len() + ledger.ready.len() + ledger.handed.len() <= total as usize);
+                let mut counted = Tally::default();
+                for dial in ledger.dials.values() { counted.add(&dial.order.origin, dial.destinations.first().copied()); }
+                for ready in ledger.ready.values() { counted.add(&ready.order.origin, Some(ready.destination)); }
+                for handed in ledger.handed.values() { counted.add(&handed.order.origin, Some(handed.destination)); }
+                prop_assert_eq!(&ledger.tally, &counted);
                 for number in 0..4 { prop_assert!(ledger.open_to(&origin(number)) <= per_origin as usize); }
                 for outcome in ledger.outcomes.drain(..) { *outcomes.entry(outcome.intent.0).or_default() += 1; }
                 for (destination, more) in ledger.marks.drain(..) {

@@ -177,6 +177,24 @@ fn a_floor_is_kept_whatever_happens() {
 }
 
 #[test]
+fn a_floor_has_no_gap() {
+    let mut world = World::new(|settings| settings.idle_seconds = 5.0);
+    let origin: Origin = "a.example:80".parse().unwrap();
+    world.ledger.want(origin, vec![here().ip()], at(u64::MAX / 2_000_000), 2, at(0));
+    (0..50).for_each(|_| world.pass(1));
+    for _ in 0..60_000 {
+        world.pass(1);
+        assert!(world.ledger.ready.len() >= 2, "{} at {} ms", world.ledger.ready.len(), world.now);
+        let due = world.ledger.next_due(at(world.now)).unwrap();
+        assert!(due > at(world.now), "what is due is done");
+    }
+    assert_eq!(world.most, 4, "two beside the two that end");
+    // Each of 5 s, less the time in which the next is dialled.
+    let counters = world.ledger.counters;
+    assert!((22..=28).contains(&counters.opened) && counters.renewed + 4 >= counters.opened, "{counters:?}");
+}
+
+#[test]
 fn networks_have_a_limit_of_their_own() {
     let mut ledger = ledger(|settings| {
         settings.per_address = 2;

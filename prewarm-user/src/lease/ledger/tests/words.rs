@@ -18,7 +18,7 @@ fn a_greeting_is_learnt_and_handed_over_young() {
     let id = ready(&mut ledger, "a.example", 2, at(100), at(60_000));
     assert_eq!(speaks(&mut ledger, id, 150), None, "now it is known");
     assert_eq!(speaks(&mut ledger, id, 160), None);
-    assert_eq!(ledger.next_due(), Some(at(1100)), "of use for a second");
+    assert_eq!(ledger.next_due(at(0)), Some(at(1100)), "of use for a second");
     let given = take(&mut ledger, 900).unwrap();
     ledger.settle(given.id, Fate::Used, at(900));
     // From then on a lease lives a second, spoken on or not, and is not renewed.
