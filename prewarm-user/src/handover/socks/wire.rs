@@ -139,7 +139,7 @@ mod tests {
         let v6: Ipv6Addr = "2001:db8::1".parse().unwrap();
         let (target, _) = heard(&request(4, &v6.octets())).await;
         assert_eq!(target.unwrap(), Target::Address("[2001:db8::1]:80".parse().unwrap()));
-        let (target, _) = heard(&request(3, b"\x0fwww.EXAMPLE.org")).await;
+        let (target, _) = heard(&request(3, b"\x10www.EXAMPLE.org")).await;
         assert!(matches!(target, Err(Refusal::NoSocks)), "the length lies");
         let (target, _) = heard(&request(3, b"\x0dwww.EXAMPLE.o")).await;
         assert_eq!(target.unwrap(), Target::Name("www.example.o:80".parse().unwrap()));
