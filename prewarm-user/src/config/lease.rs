@@ -70,7 +70,7 @@ impl Default for LeaseSettings {
             total: 256,
             per_origin: 4,
             per_address: 8,
-            per_network: 32,
+            per_network: 128,
             demand: true,
             keep: Vec::new(),
             dials_per_second: 50.0,

@@ -22,6 +22,8 @@ pub struct LeaseCounters {
     pub expired: u64,
     /// Expired leases that were dialled again because somebody still expects to use them.
     pub renewed: u64,
+    /// Leases that waited because of the recent rate when a prediction asked for one.
+    pub adopted: u64,
     /// Leases that died while they waited; the four reasons below add up to it.
     pub dead: u64,
     /// Closed by the origin.

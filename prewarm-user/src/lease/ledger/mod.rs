@@ -253,9 +253,17 @@ impl<C> Ledger<C> {
         }
     }
 
-    /// Starts a lease, or refuses and says so.
+    /// Starts a lease, or refuses and says so. One that waits because of the recent rate, and that nobody predicted, is
+    /// what a prediction asks for.
     pub(crate) fn order(&mut self, order: LeaseOrder, now: Timestamp) -> Option<Start> {
         let intent = order.intent;
+        if intent.is_some()
+            && let Some(waiting) = self.unclaimed(&order)
+        {
+            waiting.order = order;
+            self.counters.adopted += 1;
+            return None;
+        }
         let start = self.admit(order, now);
         if start.is_none() {
             self.report(intent, Verdict::Refused, now);

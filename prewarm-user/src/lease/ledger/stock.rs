@@ -225,17 +225,31 @@ impl<C> Ledger<C> {
         None
     }
 
+    /// A lease that answers an order although no intent led to it.
+    pub(super) fn unclaimed(&mut self, order: &LeaseOrder) -> Option<&mut Ready<C>> {
+        self.ready.values_mut().find(|ready| {
+            ready.order.origin == order.origin
+                && ready.order.reason == Reason::Demanded
+                && ready.order.intent.is_none()
+                && order.addresses.contains(&ready.destination.ip())
+        })
+    }
+
     fn try_admit(&mut self, order: LeaseOrder, now: Timestamp) -> Result<Start, Obstacle> {
         if self.draining {
             return Err(Obstacle::Draining);
         }
+        // What only follows the recent rate leaves half of the room to what is predicted or configured.
+        let share = if order.reason == Reason::Demanded { 2 } else { 1 };
         let destinations: Vec<_> = interleave(&order.addresses)
             .into_iter()
-            .filter(|&address| self.has_room(address))
+            .filter(|&address| self.has_room(address, share))
             .map(|address| SocketAddr::new(address, order.origin.port))
             .collect();
         let all = self.dials.len() + self.ready.len() + self.handed.len() + self.claimed.len();
-        if destinations.is_empty() || all >= self.limits.total || self.open_to(&order.origin) >= self.limits.per_origin
+        if destinations.is_empty()
+            || all >= self.limits.total / share
+            || self.open_to(&order.origin) >= self.limits.per_origin
         {
             return Err(Obstacle::Limit);
         }
@@ -277,9 +291,10 @@ impl<C> Ledger<C> {
         self.tally.at(place)
     }
 
-    fn has_room(&self, address: IpAddr) -> bool {
+    fn has_room(&self, address: IpAddr, share: usize) -> bool {
         self.open_where(|destination| destination.ip() == address) < self.limits.per_address
-            && self.open_where(|destination| network(destination.ip()) == network(address)) < self.limits.per_network
+            && self.open_where(|destination| network(destination.ip()) == network(address))
+                < self.limits.per_network.div_ceil(share)
     }
 
     fn open(&self) -> impl Iterator<Item = SocketAddr> {

@@ -275,3 +275,27 @@ fn a_claimed_lease_is_not_exchanged() {
     assert_eq!(ledger.cancel(IntentId(2), at(4)), None);
     assert_eq!(ledger.claimed.len(), 1);
 }
+
+#[test]
+fn a_prediction_has_the_lease_that_the_rate_called_for() {
+    let mut ledger = ledger(|settings| settings.per_origin = 4);
+    let rated = LeaseOrder { intent: None, reason: Reason::Demanded, ..order("a.example", 1, at(60_000)) };
+    let start = ledger.admit(rated, at(0)).unwrap();
+    ledger.dialled(start.id, to(here(), 7), at(40));
+    assert!(ledger.order(order("a.example", 1, at(60_000)), at(50)).is_none());
+    assert_eq!((ledger.counters.adopted, ledger.counters.refused, verdicts(&mut ledger)), (1, 0, vec![]));
+    assert!(ledger.order(order("a.example", 2, at(60_000)), at(60)).is_some(), "each prediction has its own");
+    let given = ledger.take(here(), &from(None), at(70), |_| Ok(Heard::Silence)).unwrap();
+    ledger.settle(given.id, Fate::Used, at(80));
+    assert_eq!(verdicts(&mut ledger), [(1, Verdict::Used { saved: RTT })]);
+}
+
+#[test]
+fn what_follows_the_rate_leaves_room_for_predictions() {
+    let mut ledger = ledger(|settings| {
+        (settings.total, settings.per_origin, settings.per_address, settings.per_network) = (8, 64, 64, 64);
+    });
+    let rated = |_| LeaseOrder { intent: None, reason: Reason::Demanded, ..order("a.example", 1, at(60_000)) };
+    assert_eq!((0..8).map(rated).filter_map(|order| ledger.admit(order, at(0))).count(), 4);
+    assert_eq!((1..8).filter_map(|intent| ledger.order(order("b.example", intent, at(60_000)), at(0))).count(), 4);
+}
