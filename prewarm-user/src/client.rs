@@ -190,7 +190,7 @@ impl Client {
             }
             let left = deadline.since(now());
             if left.is_zero() {
-                self.shared.give_up();
+                self.shared.overdue();
                 return None;
             }
             // Interrupted: look again.
@@ -284,7 +284,7 @@ impl AsyncClient {
         if let Ok(answer) = tokio::time::timeout(self.patience.of(saves), answered).await {
             return answer;
         }
-        self.shared.give_up();
+        self.shared.overdue();
         None
     }
 
@@ -415,8 +415,8 @@ impl Shared {
         }
     }
 
-    fn give_up(&self) {
-        self.state().source.give_up(now());
+    fn overdue(&self) {
+        self.state().source.overdue(now());
     }
 }
 

@@ -24,6 +24,10 @@ use crate::{lease::HintsView, model::Timestamp};
 /// How long a daemon that was away is left alone at first, and at most.
 const AWAY: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(5));
 
+/// Overdue answers in a row, with none in between, after which a daemon counts as hung. A busy machine is late now and
+/// then; a stopped daemon costs the first programs their patience, and nobody after them anything.
+const SILENT: u32 = 4;
+
 /// The daemon, as seen by a supervisor.
 #[derive(Debug)]
 pub struct ControlSource {
@@ -31,6 +35,7 @@ pub struct ControlSource {
     connection: Option<Connection>,
     away: Duration,
     not_before: Timestamp,
+    overdue: u32,
 }
 
 #[derive(Debug)]
@@ -43,7 +48,7 @@ impl ControlSource {
     /// A source that will connect when it is first asked.
     #[must_use]
     pub const fn new(path: PathBuf) -> Self {
-        Self { path, connection: None, away: AWAY.0, not_before: Timestamp::ZERO }
+        Self { path, connection: None, away: AWAY.0, not_before: Timestamp::ZERO, overdue: 0 }
     }
 
     fn connection(&mut self, now: Timestamp) -> Option<&mut Connection> {
@@ -64,6 +69,7 @@ impl ControlSource {
     /// a while that doubles until an answer comes.
     fn leave_alone(&mut self, now: Timestamp) {
         self.connection = None;
+        self.overdue = 0;
         self.not_before = now + self.away;
         self.away = (self.away * 2).min(AWAY.1);
     }
@@ -102,6 +108,7 @@ impl LeaseSource for ControlSource {
         let before = answers.len();
         let alive = connection.answers(answers);
         if answers.len() > before {
+            self.overdue = 0;
             self.away = AWAY.0;
         }
         alive.map_err(|_gone| {
@@ -127,8 +134,11 @@ impl LeaseSource for ControlSource {
         }
     }
 
-    fn give_up(&mut self, now: Timestamp) {
-        self.leave_alone(now);
+    fn overdue(&mut self, now: Timestamp) {
+        self.overdue += 1;
+        if self.overdue >= SILENT {
+            self.leave_alone(now);
+        }
     }
 }
 

@@ -43,8 +43,8 @@ pub enum Prospect {
 pub enum Patience {
     /// So long.
     Fixed(Duration),
-    /// As long as the lease saves: whoever waited that long in vain has lost what the next one wins, and the daemon is
-    /// left alone after that. A busy machine may need some milliseconds to run it.
+    /// As long as the lease saves: whoever waited that long in vain has lost what the next one wins, and a daemon that
+    /// stays silent is left alone. A busy machine may need some milliseconds to run it.
     Worth,
 }
 
@@ -90,6 +90,7 @@ pub trait LeaseSource {
     /// Tells that a program connects to there without having been offered a lease.
     fn passed(&mut self, destination: SocketAddr);
 
-    /// Forgets all open questions, because an answer is overdue.
-    fn give_up(&mut self, now: Timestamp);
+    /// Hears that an answer is overdue. Its question is not waited for any more, and a lease that still comes goes back;
+    /// whoever keeps silent is left alone for a while.
+    fn overdue(&mut self, now: Timestamp);
 }

@@ -231,8 +231,14 @@ impl<'a, S: LeaseSource> Supervisor<'a, S> {
     fn collect(&mut self, answers: &mut Vec<(u64, Answer)>) {
         let lost = self.source.collect(answers, now()).is_err();
         for (id, answer) in answers.drain(..) {
-            let Some(index) = self.board.slots.iter().position(|slot| slot.id() == id) else { continue };
-            let Some(pending) = self.pending[index].take() else { continue };
+            let index = self.board.slots.iter().position(|slot| slot.id() == id);
+            let Some((index, pending)) = index.and_then(|index| Some((index, self.pending[index].take()?))) else {
+                // It was overdue, and its program has gone on.
+                if let Answer::Lease(lease, _) = answer {
+                    self.source.settle(id, Settled::Unfit, Some(lease.as_fd()));
+                }
+                continue;
+            };
             let slot = &self.board.slots[index];
             match answer {
                 Answer::Lease(lease, _) => self.hand_over(slot, pending, lease),
@@ -294,9 +300,11 @@ impl<'a, S: LeaseSource> Supervisor<'a, S> {
 
     fn give_up_overdue(&mut self) {
         let now = now();
-        if self.pending.iter().flatten().any(|pending| pending.deadline <= now) {
-            self.source.give_up(now);
-            self.let_all_go_on(Tally::Slow);
+        for index in 0..SLOTS {
+            if self.pending[index].take_if(|pending| pending.deadline <= now).is_some() {
+                self.source.overdue(now);
+                self.go_on(&self.board.slots[index], Tally::Slow);
+            }
         }
     }
 
