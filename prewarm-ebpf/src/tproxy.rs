@@ -20,6 +20,13 @@ pub const PLACE: &str = "PLACE";
 /// The per-CPU array of what the program counts, by [`TproxyCounter`].
 pub const TPROXY_COUNTERS: &str = "TPROXY_COUNTERS";
 
+/// The ring of [`Opened`]; nobody is woken for it, and what it has no room for is lost.
+pub const OPENED: &str = "OPENED";
+
+/// The bytes of [`OPENED`]: some three hundred connections until the daemon looks again.
+pub const OPENED_BYTES: u32 = 1 << 14;
+/// Of how many first packets it is remembered that they were told.
+pub const OPENED_SEEN: u32 = 1 << 11;
 /// Entries of [`FLOWS`].
 pub const FLOW_ENTRIES: u32 = 1 << 15;
 /// Entries of the maps of leases at most.
@@ -49,8 +56,31 @@ pub struct Taken {
     pub time: u64,
     /// The token of the lease.
     pub token: u32,
-    /// Not 0 once the daemon has fetched the lease or given it back.
+    /// Not [`UNSPENT`] once the daemon has fetched the lease or given it back.
     pub spent: u32,
+}
+
+/// [`Taken::spent`]: the lease waits for its connection.
+pub const UNSPENT: u32 = 0;
+/// [`Taken::spent`]: the daemon has fetched the lease.
+pub const FETCHED: u32 = 1;
+/// [`Taken::spent`]: the daemon has given the lease back.
+pub const GIVEN_BACK: u32 = 2;
+/// [`Taken::spent`]: another connection has the same ends now, and goes its own way past what is left of this one.
+pub const ASIDE: u32 = 3;
+
+/// A connection that began and was left alone.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
+#[repr(C, align(8))]
+pub struct Opened {
+    /// As in [`Flow`].
+    pub client: [u32; 4],
+    /// As in [`Flow`].
+    pub origin: [u32; 4],
+    /// As in [`Flow`].
+    pub ports: u32,
+    /// The number of its first packet, as it stands there.
+    pub sequence: u32,
 }
 
 /// Where connections are taken to.
@@ -68,6 +98,7 @@ pub struct Place {
 const _: () = {
     assert!(size_of::<Flow>() == 40);
     assert!(size_of::<Taken>() == 16);
+    assert!(size_of::<Opened>() == 40);
     assert!(size_of::<Place>() == 12);
 };
 
@@ -85,6 +116,8 @@ pub enum TproxyCounter {
     Forgotten = 3,
     /// Packets of connections that were taken over.
     Packets = 4,
+    /// Packets of connections that go their own way past what is left of one that was taken over.
+    Passed = 5,
 }
 
 /// How many counters there is room for.

@@ -3,6 +3,8 @@
 
 #[path = "tproxy/bench.rs"]
 mod bench;
+#[path = "tproxy/learning.rs"]
+mod learning;
 
 use std::{
     io::{Read as _, Write as _},
@@ -32,6 +34,32 @@ fn a_lease_is_given_and_everything_else_is_left_alone() {
         assert_eq!(after.claimed - before.claimed, 1, "{after:?}");
         assert_eq!((after.taken - before.taken, after.missed, after.failed, after.refused), (1, 0, 0, 0), "{after:?}");
         assert!(after.packets > before.packets, "{after:?}");
+    }
+}
+
+/// What is left on the gateway of a connection that had a lease neither attracts nor stops the next with the same ends.
+#[test]
+fn a_port_that_comes_again_goes_its_own_way() {
+    let Some(mut world) = world() else { return };
+    for (origin, gateway) in [(ORIGIN4, GATEWAY4), (ORIGIN6, GATEWAY6)] {
+        let to = world.serve(origin);
+        world.daemon().lease(to, 1);
+        // The origin ends first, so that it is the gateway that waits.
+        assert_eq!(world.visit_from(4040, to), gateway.to_string(), "the lease");
+        let before = world.daemon().stats();
+        let began = clock::now();
+        for _ in 0..3 {
+            assert_eq!(world.visit_from(4040, to), world.client_like(origin), "no lease was claimed");
+        }
+        let took = clock::now() - began;
+        assert!(took < Duration::from_millis(900), "a first packet had to come twice: {took:?}");
+        let after = world.daemon().stats();
+        assert!(after.passed > before.passed, "{after:?}");
+        assert_eq!((after.claimed, after.failed, after.refused), (before.claimed, 0, 0), "{after:?}");
+        // A lease that waits meanwhile is another's.
+        world.daemon().lease(to, 1);
+        assert_eq!(world.visit_from(4040, to), world.client_like(origin));
+        assert_eq!(world.visit_from(4041, to), gateway.to_string());
     }
 }
 

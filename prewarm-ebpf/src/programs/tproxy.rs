@@ -8,15 +8,19 @@
 use core::ptr;
 
 use aya_ebpf::{
-    bindings::{__sk_buff, TC_ACT_UNSPEC, bpf_sock, bpf_sock_tuple},
-    helpers::{bpf_ktime_get_ns, bpf_sk_assign, bpf_sk_release, bpf_skc_lookup_tcp},
-    macros::classifier,
+    bindings::{__sk_buff, BPF_RB_NO_WAKEUP, TC_ACT_UNSPEC, bpf_sock, bpf_sock_tuple},
+    helpers::{
+        bpf_ktime_get_ns, bpf_ringbuf_reserve, bpf_ringbuf_submit, bpf_sk_assign, bpf_sk_release,
+        bpf_skb_set_tunnel_key, bpf_skc_lookup_tcp,
+    },
+    macros::{classifier, map},
+    maps::{Array, RingBuf},
     programs::TcContext,
 };
 use prewarm_ebpf::{
     Packet,
     redirect::{Destination, OfferKey, SLOT_USED, SLOTS, Slots},
-    tproxy::{Flow, Place, Taken, TproxyCounter as Counter, YOUNG},
+    tproxy::{ASIDE, Flow, OPENED_BYTES, OPENED_SEEN, Opened, Place, Taken, TproxyCounter as Counter, UNSPENT, YOUNG},
 };
 
 use crate::{
@@ -29,6 +33,12 @@ const IPV4: u16 = 0x0800;
 const IPV6: u16 = 0x86dd;
 const TCP: u8 = 6;
 const ETHERNET: usize = 14;
+// Here, since no other program has to do with them.
+#[map]
+static OPENED: RingBuf = RingBuf::with_byte_size(OPENED_BYTES, 0);
+#[map]
+static SEEN: Array<u64> = Array::with_max_entries(OPENED_SEEN, 0);
+
 /// The longest headers that are looked at: no more need be brought into reach.
 const REACH: u32 = 94;
 /// The third word of an IPv4 address in IPv6 form.
@@ -57,38 +67,97 @@ struct Segment {
     v6: bool,
     /// The first of its connection.
     opens: bool,
+    sequence: u32,
 }
 
 #[inline(always)]
 fn take_over(ctx: &TcContext) {
     let Some(segment) = segment(ctx) else { return };
-    let known = FLOWS.get_ptr(&segment.flow);
-    let (since, known) = match known {
+    if let Some(taken) = FLOWS.get_ptr_mut(&segment.flow) {
         // SAFETY: inside the map; an entry that is overwritten meanwhile is as good.
-        Some(taken) => (unsafe { (&raw const (*taken).time).read_volatile() }, true),
-        None => (0, false),
-    };
-    if known {
-        // SAFETY: the helper only reads a clock.
-        let now = unsafe { bpf_ktime_get_ns() };
-        let young = now.saturating_sub(since) < YOUNG;
-        match to_socket(ctx, &segment) {
+        let (since, spent) =
+            unsafe { ((&raw const (*taken).time).read_volatile(), (&raw const (*taken).spent).read_volatile()) };
+        match to_socket(ctx, &segment, spent == ASIDE) {
             Met::Taken => return count(Counter::Packets),
-            // An answer to a first packet may be lost with the socket that waited for it (SYN cookies).
-            Met::Nobody if young => {
-                if to_listener(ctx, &segment) {
-                    count(Counter::Packets);
+            Met::Remains => {
+                if segment.opens {
+                    // This host's stack would take its packets for the old connection's: all of them pass that by.
+                    // SAFETY: inside the map; the daemon writes over its own entries only.
+                    unsafe { (&raw mut (*taken).spent).write_volatile(ASIDE) };
+                    note(&segment);
                 }
-                return;
+                return pass_by(ctx);
             }
-            Met::Nobody | Met::Remains if !segment.opens => return,
-            Met::Nobody | Met::Remains => {}
+            Met::Nobody => {
+                // SAFETY: the helper only reads a clock.
+                let now = unsafe { bpf_ktime_get_ns() };
+                // A first packet that comes again, or whose answer was lost with the socket that waited for it (SYN
+                // cookies). One whose lease was fetched had its socket, and that has ended.
+                if spent == UNSPENT && now.saturating_sub(since) < YOUNG {
+                    if to_listener(ctx, &segment) {
+                        count(Counter::Packets);
+                    }
+                    return;
+                }
+                if segment.opens {
+                    // Another connection with the same ends: what was before it is over.
+                    let _absent = FLOWS.remove(&segment.flow);
+                }
+            }
         }
     }
-    if segment.opens && !claim(ctx, &segment) && known {
-        // It goes its own way from here, and so do the packets behind it.
-        let _absent = FLOWS.remove(&segment.flow);
+    if segment.opens && !claim(ctx, &segment) {
+        note(&segment);
     }
+}
+
+/// Tells the daemon, when it looks, of a connection that goes its own way. What there is no room for is not told.
+#[inline(always)]
+fn note(segment: &Segment) {
+    const SPREAD: u64 = 0x9e37_79b9_7f4a_7c15;
+    let Flow { client, origin, ports, .. } = segment.flow;
+    let mut mixed = u64::from(segment.sequence) << 32 | u64::from(ports);
+    let mut index = 0;
+    while index < 4 {
+        mixed = (mixed ^ (u64::from(client[index]) << 32 | u64::from(origin[index]))).wrapping_mul(SPREAD);
+        mixed ^= mixed >> 29;
+        index += 1;
+    }
+    // The same packet again: a client that waits for an answer sends it several times.
+    let Some(seen) = SEEN.get_ptr_mut((mixed >> 32) as u32 % OPENED_SEEN) else { return };
+    // SAFETY: inside the map; of two processors that write here one is forgotten.
+    unsafe {
+        if seen.read_volatile() == mixed {
+            return;
+        }
+        seen.write_volatile(mixed);
+    }
+    // SAFETY: the map is a ring, and what is reserved is submitted right below.
+    let place = unsafe { bpf_ringbuf_reserve((&raw const OPENED).cast_mut().cast(), size_of::<Opened>() as u64, 0) };
+    if place.is_null() {
+        return;
+    }
+    let opened: *mut Opened = place.cast();
+    // SAFETY: the place is of that size, and aligned to 8 bytes.
+    unsafe {
+        (&raw mut (*opened).client).write(client);
+        (&raw mut (*opened).origin).write(origin);
+        (&raw mut (*opened).ports).write(ports);
+        (&raw mut (*opened).sequence).write(segment.sequence);
+        bpf_ringbuf_submit(place, u64::from(BPF_RB_NO_WAKEUP));
+    }
+}
+
+/// Lets a packet go its own way though a socket of this host has the same ends. The stack looks for such a socket before
+/// it looks for the route, and what has found one is not forwarded; but not for a packet that brings tunnel metadata,
+/// which the route then replaces.
+#[inline(always)]
+fn pass_by(ctx: &TcContext) {
+    // As the kernel's oldest form of the key: nobody reads it.
+    let mut key = [0_u32; 2];
+    // SAFETY: the helper reads the two words.
+    let refused = unsafe { bpf_skb_set_tunnel_key(ctx.skb.skb, (&raw mut key).cast(), size_of_val(&key) as u32, 0) };
+    count(if refused == 0 { Counter::Passed } else { Counter::Forgotten });
 }
 
 /// Reads a segment that could be one of a forwarded connection.
@@ -118,8 +187,8 @@ fn segment(ctx: &TcContext) -> Option<Segment> {
             }
             let client = [0, 0, MAPPED, word([header[12], header[13], header[14], header[15]])];
             let origin = [0, 0, MAPPED, word([header[16], header[17], header[18], header[19]])];
-            let (ports, opens) = tcp(&frame, frame.blur(ETHERNET + length))?;
-            Some(Segment { flow: Flow { client, origin, ports, reserved: 0 }, v6: false, opens })
+            let (ports, opens, sequence) = tcp(&frame, frame.blur(ETHERNET + length))?;
+            Some(Segment { flow: Flow { client, origin, ports, reserved: 0 }, v6: false, opens, sequence })
         }
         IPV6 => {
             let header = frame.window::<40>(ETHERNET)?;
@@ -135,20 +204,22 @@ fn segment(ctx: &TcContext) -> Option<Segment> {
                 origin[index] = word([header[to], header[to + 1], header[to + 2], header[to + 3]]);
                 index += 1;
             }
-            let (ports, opens) = tcp(&frame, ETHERNET + 40)?;
-            Some(Segment { flow: Flow { client, origin, ports, reserved: 0 }, v6: true, opens })
+            let (ports, opens, sequence) = tcp(&frame, ETHERNET + 40)?;
+            Some(Segment { flow: Flow { client, origin, ports, reserved: 0 }, v6: true, opens, sequence })
         }
         _ => None,
     }
 }
 
-/// The ports in one word, and whether it opens a connection.
+/// The ports in one word, whether it opens a connection, and its number.
 #[inline(always)]
-fn tcp(frame: &Frame, at: usize) -> Option<(u32, bool)> {
+fn tcp(frame: &Frame, at: usize) -> Option<(u32, bool, u32)> {
     const SYN: u8 = 2;
     const ACK: u8 = 16;
     let header = frame.window::<14>(at)?;
-    Some((word([header[0], header[1], header[2], header[3]]), header[13] & (SYN | ACK) == SYN))
+    let ports = word([header[0], header[1], header[2], header[3]]);
+    let sequence = word([header[4], header[5], header[6], header[7]]);
+    Some((ports, header[13] & (SYN | ACK) == SYN, sequence))
 }
 
 #[inline(always)]
@@ -166,9 +237,9 @@ enum Met {
     Nobody,
 }
 
-/// Gives a packet to the socket of its connection.
+/// Gives a packet to the socket of its connection; of one that goes its own way only says what it meets.
 #[inline(always)]
-fn to_socket(ctx: &TcContext, segment: &Segment) -> Met {
+fn to_socket(ctx: &TcContext, segment: &Segment, aside: bool) -> Met {
     let Flow { client, origin, ports, .. } = segment.flow;
     let socket = lookup(ctx, segment.v6, client, origin, ports);
     if socket.is_null() {
@@ -179,7 +250,7 @@ fn to_socket(ctx: &TcContext, segment: &Segment) -> Met {
     let met = if state == LISTEN {
         // Somebody on this host listens at that port of all addresses: not for this connection.
         Met::Nobody
-    } else if state == TIME_WAIT && segment.opens {
+    } else if aside || (state == TIME_WAIT && segment.opens) {
         Met::Remains
     } else if assign(ctx, socket) {
         Met::Taken
@@ -237,7 +308,7 @@ fn claim(ctx: &TcContext, segment: &Segment) -> bool {
     // SAFETY: the helper only reads a clock.
     let time = unsafe { bpf_ktime_get_ns() };
     // Written down before the first packet can reach the daemon.
-    if FLOWS.insert(&segment.flow, Taken { time, token, spent: 0 }, 0).is_err() {
+    if FLOWS.insert(&segment.flow, Taken { time, token, spent: UNSPENT }, 0).is_err() {
         return refuse(Counter::Forgotten);
     }
     if !to_listener(ctx, segment) {

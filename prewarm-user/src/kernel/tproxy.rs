@@ -6,7 +6,7 @@
 use std::net::{Ipv6Addr, SocketAddr};
 
 use aya::{
-    maps::{Array, HashMap, MapData, MapError, PerCpuArray},
+    maps::{Array, HashMap, MapData, MapError, PerCpuArray, RingBuf},
     programs::{
         Link as _,
         tc::{SchedClassifierLink, TcAttachType},
@@ -15,8 +15,8 @@ use aya::{
 use prewarm_ebpf::{
     redirect::Destination,
     tproxy::{
-        FLOWS, Flow, PLACE, Place, TPROXY, TPROXY_COUNTERS, TPROXY_COUNTERS_LENGTH, TPROXY_DESTINATIONS, TPROXY_OFFERS,
-        Taken, TproxyCounter,
+        FETCHED, FLOWS, Flow, GIVEN_BACK, OPENED, OPENED_BYTES, Opened, PLACE, Place, TPROXY, TPROXY_COUNTERS,
+        TPROXY_COUNTERS_LENGTH, TPROXY_DESTINATIONS, TPROXY_OFFERS, Taken, TproxyCounter, UNSPENT,
     },
 };
 use serde::{Deserialize, Serialize};
@@ -34,6 +34,8 @@ pub struct Tproxy {
     pub offers: RedirectOffers,
     /// Knows what a connection was taken over with.
     pub flows: Flows,
+    /// Tells of connections that were left alone.
+    pub passing: Passing,
     /// Counts.
     pub counters: TproxyCounters,
     /// The program on its interfaces.
@@ -80,6 +82,7 @@ impl Programs {
         hooks.set(place)?;
         let offers = redirect::offers(bpf, TPROXY_OFFERS, TPROXY_DESTINATIONS)?;
         let flows = Flows(redirect::hash(bpf, FLOWS)?);
+        let passing = Passing(programs::take_map(bpf, OPENED, RingBuf::try_from)?);
         let counters = TproxyCounters(programs::take_map(bpf, TPROXY_COUNTERS, PerCpuArray::try_from)?);
         for interface in interfaces {
             let index = link::index(interface)?;
@@ -92,7 +95,7 @@ impl Programs {
             }
             hooks.hooks.push(Hook { interface: interface.clone(), index, link, own_clsact });
         }
-        Ok(Tproxy { offers, flows, counters, hooks })
+        Ok(Tproxy { offers, flows, passing, counters, hooks })
     }
 }
 
@@ -152,9 +155,8 @@ pub enum FlowClaim {
     Late,
 }
 
-/// [`Taken::spent`]: the lease was fetched; it was given back.
-const FETCHED: u32 = 1;
-const GIVEN_BACK: u32 = 2;
+/// `BPF_EXIST`.
+const ONLY_CHANGE: u64 = 2;
 
 impl Flows {
     /// What a connection was taken over with, if it was.
@@ -169,9 +171,9 @@ impl Flows {
             Err(source) => return Err(refused(source)),
         };
         let claim = match taken.spent {
-            FETCHED => return Ok(None),
+            UNSPENT => FlowClaim::Lease(taken.token),
             GIVEN_BACK => FlowClaim::Late,
-            _ => FlowClaim::Lease(taken.token),
+            _ => return Ok(None),
         };
         self.set(key, Taken { spent: FETCHED, ..taken })?;
         Ok(Some(claim))
@@ -188,7 +190,7 @@ impl Flows {
         let mut found = Vec::new();
         for (key, words) in all {
             let taken: Taken = bytemuck::cast(words);
-            if taken.spent == 0 && taken.time < before {
+            if taken.spent == UNSPENT && taken.time < before {
                 self.set(key, Taken { spent: GIVEN_BACK, ..taken })?;
                 found.push((taken.token, origin(&bytemuck::cast(key))));
             }
@@ -196,9 +198,13 @@ impl Flows {
         Ok(found)
     }
 
-    /// The entry itself must stay: the packets of the connection are found by it.
+    /// The entry itself must stay: the packets of the connection are found by it. One that the program has forgotten
+    /// must not come back: it would attract those of the next connection with the same ends.
     fn set(&mut self, key: FlowWords, taken: Taken) -> Result<(), KernelError> {
-        self.0.insert(key, bytemuck::cast::<_, TakenWords>(taken), 0).map_err(refused)
+        match self.0.insert(key, bytemuck::cast::<_, TakenWords>(taken), ONLY_CHANGE) {
+            Err(source) if !redirect::is_absent(&source) => Err(refused(source)),
+            _ => Ok(()),
+        }
     }
 }
 
@@ -208,9 +214,14 @@ fn refused(source: MapError) -> KernelError {
 
 /// Where a connection leads.
 fn origin(flow: &Flow) -> SocketAddr {
-    let ip = Ipv6Addr::from(bytemuck::cast::<_, [u8; 16]>(flow.origin)).to_canonical();
     let [_, _, high, low] = flow.ports.to_ne_bytes();
-    SocketAddr::new(ip, u16::from_be_bytes([high, low]))
+    end(flow.origin, [high, low])
+}
+
+/// An end as it stands in a record.
+fn end(address: [u32; 4], port: [u8; 2]) -> SocketAddr {
+    let ip = Ipv6Addr::from(bytemuck::cast::<_, [u8; 16]>(address)).to_canonical();
+    SocketAddr::new(ip, u16::from_be_bytes(port))
 }
 
 fn flow(client: SocketAddr, origin: SocketAddr) -> Flow {
@@ -218,6 +229,26 @@ fn flow(client: SocketAddr, origin: SocketAddr) -> Flow {
     let [[a, b, ..], [c, d, ..]] = [client.port.to_ne_bytes(), origin.port.to_ne_bytes()];
     Flow { client: client.address, origin: origin.address, ports: u32::from_ne_bytes([a, b, c, d]), reserved: 0 }
 }
+
+/// The connections that were left alone.
+pub struct Passing(RingBuf<MapData>);
+
+impl Passing {
+    /// Those that began since the last time, the client's end and where it leads; what there was no room for is missing.
+    pub fn drain(&mut self, mut each: impl FnMut(SocketAddr, SocketAddr)) {
+        // No more than it holds at once: whoever adds as fast as this takes does not keep it busy.
+        for _ in 0..MOST {
+            let Some(item) = self.0.next() else { return };
+            if let Ok(opened) = bytemuck::try_pod_read_unaligned::<Opened>(&item) {
+                let [a, b, c, d] = opened.ports.to_ne_bytes();
+                each(end(opened.client, [a, b]), end(opened.origin, [c, d]));
+            }
+        }
+    }
+}
+
+/// More than fit into the ring.
+const MOST: usize = OPENED_BYTES as usize / size_of::<Opened>();
 
 /// What the program counted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -232,6 +263,8 @@ pub struct TproxyCounts {
     pub forgotten: u64,
     /// Packets of connections that were taken over, without the first.
     pub packets: u64,
+    /// Packets that went their own way past what was left of a connection with the same ends.
+    pub passed: u64,
 }
 
 /// Reads what the program counts.
@@ -253,6 +286,7 @@ impl TproxyCounters {
             stale: sum(TproxyCounter::Stale),
             forgotten: sum(TproxyCounter::Forgotten),
             packets: sum(TproxyCounter::Packets),
+            passed: sum(TproxyCounter::Passed),
         })
     }
 }

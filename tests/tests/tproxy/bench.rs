@@ -115,6 +115,24 @@ impl World {
         visited.unwrap()
     }
 
+    /// The same from this port, which another connection may have used right before.
+    pub(crate) fn visit_from(&self, port: u16, to: SocketAddr) -> String {
+        let visited = self.client.enter(|| {
+            let socket = Socket::new(Domain::for_address(to), Type::STREAM, Some(Protocol::TCP))?;
+            socket.set_reuse_address(true)?;
+            let any = if to.is_ipv4() { IpAddr::from(Ipv4Addr::UNSPECIFIED) } else { Ipv6Addr::UNSPECIFIED.into() };
+            socket.bind(&SocketAddr::new(any, port).into())?;
+            socket.connect_timeout(&to.into(), WAIT)?;
+            let mut stream = TcpStream::from(socket);
+            stream.set_read_timeout(Some(WAIT))?;
+            stream.write_all(b"?")?;
+            let mut answer = String::new();
+            stream.read_to_string(&mut answer)?;
+            Ok(answer)
+        });
+        visited.unwrap()
+    }
+
     /// The client's own address of the same family.
     pub(crate) fn client_like(&self, origin: IpAddr) -> String {
         if origin.is_ipv4() { CLIENT4.to_string() } else { CLIENT6.to_string() }
@@ -231,6 +249,7 @@ pub(crate) struct Stats {
     pub(crate) claimed: u64,
     pub(crate) stale: u64,
     pub(crate) packets: u64,
+    pub(crate) passed: u64,
     pub(crate) taken: u64,
     pub(crate) missed: u64,
     pub(crate) failed: u64,
@@ -262,6 +281,7 @@ impl Daemon {
             claimed: number("/kernel/claimed"),
             stale: number("/kernel/stale"),
             packets: number("/kernel/packets"),
+            passed: number("/kernel/passed"),
             taken: number("/way/taken"),
             missed: number("/way/missed"),
             failed: number("/way/failed"),

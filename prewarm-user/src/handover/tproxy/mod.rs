@@ -1,7 +1,8 @@
 //! Connections that this host forwards, taken over when a lease waits for exactly that destination.
 //!
 //! Comes in: leases that wait (port [`Offers`]), connections that the kernel program sent here. Goes out: the lease's
-//! bytes, through the relay. Never here: a connection that claimed nothing, or one of this host's own programs.
+//! bytes, through the relay; to the witness, where those lead that claimed nothing. Never here: such a connection itself,
+//! or one of this host's own programs.
 //!
 //! [`Offers`]: crate::lease::Offers
 
@@ -42,6 +43,8 @@ use crate::{
 const CONNECTIONS: u32 = 1 << 16;
 /// How often claims are looked for that nobody came for.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// How often the daemon looks for connections that were left alone.
+const LEARN_EVERY: Duration = Duration::from_millis(50);
 /// How long after the relays' grace a listener may take to end.
 const SLACK: Duration = Duration::from_millis(500);
 
@@ -53,12 +56,14 @@ pub struct Tproxy {
     way: Arc<Way>,
     stop: watch::Sender<bool>,
     listeners: JoinSet<()>,
-    upkeep: JoinHandle<()>,
+    upkeep: [JoinHandle<()>; 2],
 }
 
 impl Drop for Tproxy {
     fn drop(&mut self) {
-        self.upkeep.abort();
+        for task in &self.upkeep {
+            task.abort();
+        }
     }
 }
 
@@ -88,14 +93,14 @@ impl Tproxy {
         pipes: Arc<Pipes>,
         way: Arc<Way>,
     ) -> io::Result<Self> {
-        let kernel::Tproxy { offers, flows, counters, hooks } = parts;
+        let kernel::Tproxy { offers, flows, mut passing, counters, hooks } = parts;
         let offers = Arc::new(KernelOffers::new(offers));
         let desk = Arc::new(Desk {
             pool: pool.clone(),
             flows: Mutex::new(flows),
             offers: Arc::clone(&offers),
             dialer,
-            witness,
+            witness: Arc::clone(&witness),
             pipes,
             way: Arc::clone(&way),
         });
@@ -109,7 +114,10 @@ impl Tproxy {
             let serve = move |stream, client| Arc::clone(&desk).attend(stream, client);
             tasks.spawn(gate.clone().open(listener, Arc::clone(&way), stopped.clone(), serve));
         }
-        let upkeep = tokio::spawn(desk.return_unspent());
+        let tell = move |witness: &dyn Witness| {
+            passing.drain(|client, origin| witness.connected_from(client.ip(), origin, false));
+        };
+        let upkeep = [tokio::spawn(desk.return_unspent()), tokio::spawn(learn(tell, witness))];
         pool.offer_to(Arc::clone(&offers) as _);
         Ok(Self { hooks, offers, counters, way, stop, listeners: tasks, upkeep })
     }
@@ -209,6 +217,16 @@ impl Desk {
         let stream = std::net::TcpStream::from(self.dialer.dial(origin).await?.socket);
         stream.set_nonblocking(true)?;
         TcpStream::from_std(stream)
+    }
+}
+
+/// Learns from connections that were left alone: without them nothing would ever be leased ahead.
+async fn learn(mut drain: impl FnMut(&dyn Witness), witness: Arc<dyn Witness>) {
+    let mut ticks = interval(LEARN_EVERY);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        drain(&*witness);
     }
 }
 
