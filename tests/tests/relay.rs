@@ -1,8 +1,6 @@
 //! The data path between a client and an origin, over real sockets: every byte, close and reset arrives, nothing piles
 //! up, and a lease that was dead is replaced exactly when the origin has read nothing.
 
-#[path = "relay/bench.rs"]
-mod bench;
 #[path = "relay/replay.rs"]
 mod replay;
 #[path = "relay/transfer.rs"]
