@@ -1,7 +1,7 @@
 //! What followed what: for each context, how often it occurred, and which resources followed after how long.
 //!
 //! Comes in: contexts as 64-bit keys, and what followed them. Goes out: a context's arcs. Never here: more than the
-//! nodes set aside, 384 bytes each with 28 arcs of 13 bytes. A full set of nodes gives up the one worth least; a full
+//! nodes set aside, 384 bytes each with 26 arcs of 14 bytes. A full set of nodes gives up the one worth least; a full
 //! node gives up its weakest arc (space saving: Metwally, Agrawal, El Abbadi 2005).
 
 use super::{
@@ -10,7 +10,7 @@ use super::{
 };
 
 /// Arcs of one node.
-pub(super) const ARCS: usize = 28;
+pub(super) const ARCS: usize = 26;
 const WAYS: usize = 4;
 /// A node's place and the generation of that place.
 pub(super) type Handle = u32;
@@ -29,6 +29,8 @@ pub(super) struct Arc<'a> {
     pub(super) lags: &'a Lags,
     /// How many occurrences before the last completed one it followed last.
     pub(super) ago: u8,
+    /// Whether it followed in the last eight completed occurrences; the latest is the lowest bit.
+    pub(super) history: u8,
 }
 
 /// A context.
@@ -44,11 +46,13 @@ pub(super) struct Node {
     /// Arcs in use.
     used: u8,
     reserved: u8,
-    /// What followed; apart from the counts, so that looking for one reads 112 bytes.
+    /// What followed; apart from the counts, so that looking for one reads 104 bytes.
     to: [Ref; ARCS],
     lags: [Lags; ARCS],
     /// The node's count when it followed last: how many occurrences ago that was.
     last: [u8; ARCS],
+    /// For the last eight occurrences up to `last`, whether it followed; the latest is the lowest bit.
+    history: [u8; ARCS],
     spare: [u8; 4],
 }
 
@@ -60,11 +64,11 @@ const _: () = assert!(BYTES_EACH == 384, "the documented bytes per node");
 impl Node {
     /// What followed, and when.
     pub(super) fn arcs(&self) -> impl Iterator<Item = Arc<'_>> {
-        (0..usize::from(self.used)).map(|arc| Arc {
-            to: self.to[arc],
-            lags: &self.lags[arc],
+        (0..usize::from(self.used)).map(|arc| {
             // The occurrence that goes on now has had no chance yet.
-            ago: self.count.saturating_sub(1).saturating_sub(self.last[arc]),
+            let ago = self.count.saturating_sub(1).saturating_sub(self.last[arc]);
+            let history = if ago < 8 { self.history[arc] << ago } else { 0 };
+            Arc { to: self.to[arc], lags: &self.lags[arc], ago, history }
         })
     }
 
@@ -98,7 +102,7 @@ impl Node {
             found
         } else if used < ARCS {
             self.used += 1;
-            (self.to[used], self.lags[used]) = (to, [0; BINS]);
+            (self.to[used], self.lags[used], self.history[used]) = (to, [0; BINS], 0);
             used
         } else {
             let Some(weakest) = (0..ARCS).min_by_key(|&arc| total(&self.lags[arc])) else { return };
@@ -109,9 +113,11 @@ impl Node {
                 }
                 return;
             }
-            (self.to[weakest], self.lags[weakest]) = (to, [0; BINS]);
+            (self.to[weakest], self.lags[weakest], self.history[weakest]) = (to, [0; BINS], 0);
             weakest
         };
+        let since = self.count.saturating_sub(self.last[arc]);
+        self.history[arc] = if since < 8 { self.history[arc] << since } else { 0 } | 1;
         self.last[arc] = self.count;
         let count = &mut self.lags[arc][bin];
         *count = count.saturating_add(1);
@@ -143,6 +149,7 @@ impl Arcs {
             to: [0; ARCS],
             lags: [[0; BINS]; ARCS],
             last: [0; ARCS],
+            history: [0; ARCS],
             spare: [0; 4],
         };
         Self { nodes: vec![empty; count] }

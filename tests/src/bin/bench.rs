@@ -5,13 +5,14 @@
 
 use std::{
     io::{self, Write as _, stdout},
+    path::{Path, PathBuf},
     process::ExitCode,
 };
 
 use anyhow::{Context as _, Result};
 use clap::{Parser, ValueEnum};
 use prewarm_tests::{
-    bench::{self, Row},
+    bench::{self, Row, predict::sequences},
     report::Report,
 };
 
@@ -25,6 +26,18 @@ struct Arguments {
     /// One JSON object on standard output
     #[arg(long)]
     json: bool,
+    /// A trace for `predict`: time, client and resource separated by tabs; repeatable
+    #[arg(long)]
+    trace: Vec<PathBuf>,
+    /// A file of sequences for `predict`: integers, one sequence a line
+    #[arg(long)]
+    sequences: Option<PathBuf>,
+    /// Items that a prediction in sequences is made from
+    #[arg(long, default_value_t = 5)]
+    window: usize,
+    /// Last items of a sequence of which the prediction must be one
+    #[arg(long, default_value_t = 1)]
+    consequent: usize,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -33,11 +46,13 @@ enum Name {
     Xdp,
     /// Events a second from ring to intent, the latency between them, and what an idle daemon costs
     Pipeline,
+    /// What the predictor would have made ready on recorded accesses, and what it says of sequences
+    Predict,
 }
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    if !nix::unistd::geteuid().is_root() {
+    if arguments.name != Name::Predict && !nix::unistd::geteuid().is_root() {
         complain("error: loading kernel programs needs root\nhint: sudo, or run it as root in a container");
         return ExitCode::from(77);
     }
@@ -54,6 +69,7 @@ fn run(arguments: &Arguments) -> Result<()> {
     let (name, rows) = match arguments.name {
         Name::Xdp => ("xdp", bench::xdp::run()?),
         Name::Pipeline => ("pipeline", pipeline()?),
+        Name::Predict => ("predict", predict(arguments)?),
     };
     let mut report = Report::new(name);
     report.results = rows;
@@ -69,6 +85,28 @@ fn run(arguments: &Arguments) -> Result<()> {
 fn pipeline() -> Result<Vec<Row>> {
     let mut rows = bench::live::run()?;
     rows.extend(bench::pipeline::run());
+    Ok(rows)
+}
+
+/// The traces and sequences named, else those of the shared folder, else made-up ones.
+fn predict(arguments: &Arguments) -> Result<Vec<Row>> {
+    let shared = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/data");
+    let sequences = arguments.sequences.iter().cloned().map(|path| sequences::Set {
+        path,
+        window: arguments.window,
+        consequent: arguments.consequent,
+    });
+    let (mut traces, mut sets) = (arguments.trace.clone(), sequences.collect::<Vec<_>>());
+    if traces.is_empty() && sets.is_empty() {
+        let folder = [shared, PathBuf::from("/work/shared/data")].into_iter().find(|folder| folder.is_dir());
+        let Some(folder) = folder else {
+            return Ok(bench::predict::trace("generated", &bench::predict::generated::events()));
+        };
+        traces = bench::predict::traces(&folder);
+        sets = sequences::sets(&folder.join("ipredict"));
+    }
+    let mut rows = bench::predict::run(&traces)?;
+    rows.extend(sequences::run(&sets)?);
     Ok(rows)
 }
 
