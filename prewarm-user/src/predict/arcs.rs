@@ -139,6 +139,7 @@ impl Arcs {
     /// Room for about `count` nodes.
     pub(super) fn new(count: usize) -> Self {
         let count = count.clamp(WAYS, (1 << PLACE_BITS) - 1) / WAYS * WAYS;
+        // Not all zeroes: so the memory is there from the start, and no event pays for it.
         let empty = Node {
             key: 0,
             touched: 0,
@@ -146,7 +147,7 @@ impl Arcs {
             generation: 0,
             used: 0,
             reserved: 0,
-            to: [0; ARCS],
+            to: [Ref::MAX; ARCS],
             lags: [[0; BINS]; ARCS],
             last: [0; ARCS],
             history: [0; ARCS],

@@ -35,6 +35,8 @@ const PATIENCE: f32 = 20.0;
 const FINDER: usize = 256;
 /// No candidate.
 const NOBODY: u8 = u8::MAX;
+/// What an earlier access, or another client's, says with less than this logit is not heard.
+const WEAK: f32 = -3.5;
 /// Less than any logit.
 const NEVER: f32 = -99.0;
 
@@ -196,10 +198,13 @@ impl Gathering {
                     if came.iter().any(|step| step.resource == arc.to) {
                         continue;
                     }
-                    let Some(candidate) = self.find(arc.to) else { continue };
                     let [before, worth, near] = lags::masses(arc.lags, &shares);
                     let trials = (past - before).max(1.0);
                     let score = stretch(worth, trials);
+                    if score < WEAK {
+                        continue;
+                    }
+                    let Some(candidate) = self.find(arc.to) else { continue };
                     candidate.heard(context, score, [stretch(near, trials), amount(trials)]);
                     if context == 0 {
                         candidate.votes += 1.0;
@@ -225,10 +230,13 @@ impl Gathering {
             let Some((node, past)) = view.arcs.get(latest.context).and_then(occurred) else { continue };
             let shares = lags::shares(elapsed, view.lead, PATIENCE);
             for arc in node.arcs().filter(|arc| arc.to != current) {
-                let Some(candidate) = self.find(arc.to) else { continue };
                 let [before, worth, _] = lags::masses(arc.lags, &shares);
                 let trials = (past - before).max(1.0);
                 let score = stretch(worth, trials);
+                if score < WEAK {
+                    continue;
+                }
+                let Some(candidate) = self.find(arc.to) else { continue };
                 if score > candidate.best[EARLIER_CONTEXTS] {
                     candidate.best[EARLIER_CONTEXTS] = score;
                     candidate.touched |= OTHERS_GROUP;

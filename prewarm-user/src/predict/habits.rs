@@ -44,7 +44,9 @@ impl Habits {
 
     /// Room for about `count` pairs.
     pub(super) fn new(count: usize) -> Self {
-        Self { places: vec![Habit::default(); count.max(WAYS) / WAYS * WAYS] }
+        // Not all zeroes: so the memory is there from the start.
+        let empty = Habit { resource: Ref::MAX, ..Habit::default() };
+        Self { places: vec![empty; count.max(WAYS) / WAYS * WAYS] }
     }
 
     pub(super) fn get(&self, client: u32, resource: Ref) -> Option<&Habit> {

@@ -30,7 +30,7 @@ use crate::{
 const KEPT: f64 = 60.0;
 /// Candidates whose truth is learnt from, for one event: the leading ones for the ledgers, more for the correction.
 const LEADING: usize = 10;
-const TRIALS: usize = 24;
+const TRIALS: usize = 16;
 /// What leads has at least this logit in the counts.
 const LEADS: f32 = -2.2;
 /// Trials after which a ledger halves: a resource's, and that of all.
@@ -52,6 +52,8 @@ struct Judged {
     logits: Logits,
     /// What the counts alone say, as a logit.
     counts: f32,
+    /// The lower, the better its worth; then by resource, so that equals always stand in the same order.
+    order: u64,
 }
 
 /// The model.
@@ -153,17 +155,11 @@ impl Mixture {
         });
         let (candidates, base) = (&self.gathering.candidates, &self.gathering.base);
         let start = network::sums(base);
-        self.judged.extend((0u8..).zip(candidates).map(|(place, candidate)| Judged {
-            place,
-            logits: network::judge(&candidate.features, candidate.touched, base, &start),
-            counts: counts(candidate),
+        self.judged.extend((0u8..).zip(candidates).map(|(place, candidate)| {
+            let logits = network::judge(&candidate.features, candidate.touched, base, &start);
+            Judged { place, logits, counts: counts(candidate), order: order(logits.worth, candidate.resource) }
         }));
-        self.judged.sort_unstable_by(|a, b| {
-            b.logits.worth.total_cmp(&a.logits.worth).then_with(|| {
-                let resource = |judged: &Judged| candidates[usize::from(judged.place)].resource;
-                resource(a).cmp(&resource(b))
-            })
-        });
+        self.judged.sort_unstable_by_key(|judged| judged.order);
     }
 
     /// Remembers what is said of the foremost candidates until it is known whether it came true.
@@ -182,7 +178,7 @@ impl Mixture {
         for (rank, judged) in self.judged.iter().enumerate() {
             let candidate = &candidates[usize::from(judged.place)];
             let leads = candidate.cold && judged.counts >= bar;
-            if !leads && (rank >= TRIALS || judged.logits.soon < -4.0) {
+            if !leads && (rank >= TRIALS || judged.logits.soon < -3.5) {
                 continue;
             }
             let said =
@@ -232,6 +228,13 @@ impl Mixture {
 fn counts(candidate: &Candidate) -> f32 {
     let f = &candidate.features;
     f[LAST].max(f[LAST + 4]).max(f[LAST + 8]).max(f[EARLIER])
+}
+
+/// Orders logits from the highest down, equals by resource.
+fn order(logit: f32, resource: Ref) -> u64 {
+    // Logits are bounded: as integers they keep their order.
+    let rank = ((16.0 - logit) * (1u32 << 26) as f32) as u32;
+    u64::from(rank) << 32 | u64::from(resource)
 }
 
 /// A client as a number small enough for tables.

@@ -24,10 +24,8 @@ const SHARES: [f32; 8] = [0.0, 0.1, 0.25, 0.5, 1.0, 2.0, 6.0, 1e6];
 const REPEATED: f32 = 1e-3;
 /// All ways: share, tail, repetitions.
 const WAYS: usize = SHARES.len() * TAILS.len() * 2;
-/// What each trial leaves of the earlier ones' weight.
-const FADE: f32 = 0.9995;
-/// Sequences that are all tried; of later ones, every third.
-const ALL_TRIED: u32 = 700;
+/// Sequences that are all tried; of later ones, every second.
+const ALL_TRIED: u32 = 1500;
 
 /// What followed a context, counted in `N` ways.
 #[derive(Clone, Debug)]
@@ -60,8 +58,8 @@ pub struct Sequences {
     contexts: ResourceMap<u64, Followers<1>>,
     /// Counts by the nearest tail.
     lags: ResourceMap<u64, Followers<{ TAILS.len() }>>,
-    /// How often each way was right, fading.
-    right: Vec<f32>,
+    /// How often each way was right; the more had been learnt, the more it counts.
+    right: Vec<f64>,
     learnt: u32,
 }
 
@@ -83,7 +81,7 @@ impl Sequences {
 
     /// Learns a sequence; before that, tries each way of predicting its end.
     pub fn learn(&mut self, sequence: &[ResourceId]) {
-        if self.learnt < ALL_TRIED || self.learnt.is_multiple_of(3) {
+        if self.learnt < ALL_TRIED || self.learnt.is_multiple_of(2) {
             self.try_out(sequence);
         }
         self.learnt = self.learnt.saturating_add(1);
@@ -155,7 +153,9 @@ impl Sequences {
             }
         }
         for (right, (_, item)) in self.right.iter_mut().zip(best) {
-            *right = *right * FADE + if truth.contains(&item) { 1.0 } else { 0.0 };
+            if truth.contains(&item) {
+                *right += f64::from(self.learnt).powi(2);
+            }
         }
     }
 
