@@ -7,6 +7,7 @@
 use super::{
     lags::{BINS, Lags},
     resources::Ref,
+    snapshot::{Bytes, Record, Source},
 };
 
 /// Arcs of one node.
@@ -63,6 +64,7 @@ const _: () = assert!(BYTES_EACH == 384, "the documented bytes per node");
 
 impl Node {
     /// What followed, and when.
+    #[inline]
     pub(super) fn arcs(&self) -> impl Iterator<Item = Arc<'_>> {
         (0..usize::from(self.used)).map(|arc| {
             // The occurrence that goes on now has had no chance yet.
@@ -89,6 +91,7 @@ impl Node {
     }
 
     /// `to` followed, in the given lag bin.
+    #[inline]
     fn followed(&mut self, to: Ref, bin: usize) {
         let used = usize::from(self.used);
         // All places are looked at, without a way out: that is one vector comparison after the other.
@@ -129,10 +132,38 @@ fn total(lags: &Lags) -> u32 {
     lags.iter().map(|&count| u32::from(count)).sum()
 }
 
+impl Record for Node {
+    fn put(&self, to: &mut Bytes<'_>) {
+        to.put(&self.key).put(&self.touched).put(&[self.count, self.generation, self.used]);
+        to.put(&self.to).put(&self.lags).put(&self.last).put(&self.history);
+    }
+
+    fn take(from: &mut Source<'_>) -> Self {
+        let (key, touched, [count, generation, used]) = (from.take(), from.take(), from.take());
+        Self {
+            key,
+            touched,
+            count,
+            generation: generation & 0x7f,
+            used: used.min(ARCS as u8),
+            reserved: 0,
+            to: from.take(),
+            lags: from.take(),
+            last: from.take(),
+            history: from.take(),
+            spare: [0; 4],
+        }
+    }
+
+    fn is_used(&self) -> bool {
+        self.count > 0
+    }
+}
+
 /// All nodes.
 #[derive(Debug)]
 pub(super) struct Arcs {
-    nodes: Vec<Node>,
+    pub(super) nodes: Vec<Node>,
 }
 
 impl Arcs {
@@ -156,10 +187,14 @@ impl Arcs {
         Self { nodes: vec![empty; count] }
     }
 
+    #[inline]
+
     pub(super) fn get(&self, at: Handle) -> Option<&Node> {
         let node = self.nodes.get((at & ((1 << PLACE_BITS) - 1)) as usize)?;
         (u32::from(node.generation) == at >> PLACE_BITS && node.count > 0).then_some(node)
     }
+
+    #[inline]
 
     fn get_mut(&mut self, at: Handle) -> Option<&mut Node> {
         let node = self.nodes.get_mut((at & ((1 << PLACE_BITS) - 1)) as usize)?;

@@ -3,7 +3,10 @@
 //! Comes in: logits and, later, whether they came true. Goes out: probabilities. An adaptive probability map as in
 //! context-mixing compressors (Mahoney's APM): the logit falls between two buckets, which share what is learnt.
 
-use super::features::squash;
+use super::{
+    features::squash,
+    snapshot::{Bytes, Record, Source},
+};
 
 const BUCKETS: usize = 33;
 /// Trials that the start, which believes what is said, is worth.
@@ -28,12 +31,14 @@ impl Correction {
     }
 
     /// The probability behind a logit.
+    #[inline]
     pub(super) fn probability(&self, logit: f32) -> f32 {
         let (low, part) = place(logit);
         self.0[low].probability * (1.0 - part) + self.0[low + 1].probability * part
     }
 
     /// What was said came true, or not.
+    #[inline]
     pub(super) fn learn(&mut self, logit: f32, came: bool) {
         let (low, part) = place(logit);
         let target = if came { 1.0 } else { 0.0 };
@@ -45,7 +50,23 @@ impl Correction {
     }
 }
 
+impl Record for Correction {
+    fn put(&self, to: &mut Bytes<'_>) {
+        for bucket in &self.0 {
+            to.put(&[bucket.probability, bucket.weight]);
+        }
+    }
+
+    fn take(from: &mut Source<'_>) -> Self {
+        Self(std::array::from_fn(|_| {
+            let [probability, weight] = from.take();
+            Bucket { probability, weight }
+        }))
+    }
+}
+
 /// Between which bucket and the next a logit stands, and at which part of the way.
+#[inline]
 fn place(logit: f32) -> (usize, f32) {
     let place = (logit * 2.0 + 16.0).clamp(0.0, (BUCKETS - 1) as f32 - 0.01);
     (place as usize, place.fract())

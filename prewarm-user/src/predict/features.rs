@@ -89,32 +89,38 @@ pub(super) const BLANK: Features = {
 };
 
 /// The logarithm to the base 2 to within 0.09, never falling where its argument rises.
+#[inline]
 pub(super) fn fast_log2(value: f32) -> f32 {
     (value.to_bits() as f32) / (1u32 << 23) as f32 - 127.0
 }
 
 /// The logit of `hits` in `trials`, with a prior of one trial that leans to "no" (Krichevsky and Trofimov, leaning).
+#[inline]
 pub(super) fn stretch(hits: f32, trials: f32) -> f32 {
     let hits = hits.min(trials);
     fast_log2((hits + 0.15) / (trials - hits + 0.85)) * std::f32::consts::LN_2
 }
 
 /// The probability of a logit.
+#[inline]
 pub(super) fn squash(logit: f32) -> f32 {
     1.0 / (1.0 + (-logit).exp())
 }
 
 /// A logarithm that starts at zero.
+#[inline]
 pub(super) fn amount(value: f32) -> f32 {
     fast_log2(1.0 + value.max(0.0)) * 0.3
 }
 
 /// How far `age` has come through a rhythm of this pace (logarithm to the base 2).
+#[inline]
 pub(super) fn phase(age: f32, pace: f32) -> f32 {
     (fast_log2(age + 0.1) - pace).clamp(-8.0, 8.0) * 0.3
 }
 
 /// The logit of having followed in the latest occurrences, of `count` at most eight, the latest counting most.
+#[inline]
 pub(super) fn lately(history: u8, count: f32) -> f32 {
     let (mut hits, mut all, mut weight) = (0.0, 0.0, 1.0f32);
     for bit in 0..(count as usize).min(8) {
@@ -126,6 +132,7 @@ pub(super) fn lately(history: u8, count: f32) -> f32 {
 }
 
 /// Steps a mean of logarithms and its deviation towards a new value: fast at first.
+#[inline]
 pub(super) fn follow(pace: &mut f32, spread: &mut f32, value: f32, seen: u16) {
     if seen == 0 {
         (*pace, *spread) = (value, 1.5);

@@ -1,6 +1,6 @@
 //! Candidates for one event, and what they look like.
 //!
-//! Comes in: the tables, as they stand after the event. Goes out: at most 64 candidates with their features: what
+//! Comes in: the tables, as they stand after the event. Goes out: at most 40 candidates with their features: what
 //! followed the last access, what followed the earlier ones of the burst and has not come yet, what followed the
 //! latest accesses of others, what anyone accessed lately, and what went cold lately. Never here: changes to the tables.
 
@@ -19,7 +19,7 @@ use super::{
 };
 
 /// Candidates of one event.
-pub(super) const CANDIDATES: usize = 48;
+pub(super) const CANDIDATES: usize = 40;
 /// Accesses of the burst that are asked what follows them.
 pub(super) const ASKED: usize = 6;
 /// Contexts of the earlier ones that are asked: of the nearest, and of the rest.

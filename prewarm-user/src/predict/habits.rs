@@ -6,6 +6,7 @@
 use super::{
     features::{fast_log2, follow},
     resources::Ref,
+    snapshot::{Bytes, Record, Source},
 };
 
 const WAYS: usize = 4;
@@ -28,15 +29,31 @@ pub(super) struct Habit {
 
 impl Habit {
     /// Seconds since the last time.
+    #[inline]
     pub(super) fn age(&self, now: f64) -> f32 {
         eighths(now).saturating_sub(self.last) as f32 / 8.0
+    }
+}
+
+impl Record for Habit {
+    fn put(&self, to: &mut Bytes<'_>) {
+        to.put(&[self.client, self.resource, self.last]).put(&[self.count, self.soon]).put(&[self.pace, self.spread]);
+    }
+
+    fn take(from: &mut Source<'_>) -> Self {
+        let ([client, resource, last], [count, soon], [pace, spread]) = (from.take(), from.take(), from.take());
+        Self { client, resource, last, count, soon, pace, spread }
+    }
+
+    fn is_used(&self) -> bool {
+        self.count > 0
     }
 }
 
 /// All pairs.
 #[derive(Debug)]
 pub(super) struct Habits {
-    places: Vec<Habit>,
+    pub(super) places: Vec<Habit>,
 }
 
 impl Habits {
@@ -48,6 +65,8 @@ impl Habits {
         let empty = Habit { resource: Ref::MAX, ..Habit::default() };
         Self { places: vec![empty; count.max(WAYS) / WAYS * WAYS] }
     }
+
+    #[inline]
 
     pub(super) fn get(&self, client: u32, resource: Ref) -> Option<&Habit> {
         let first = self.set(client, resource);
@@ -83,6 +102,8 @@ impl Habits {
         self.places.capacity() * size_of::<Habit>()
     }
 
+    #[inline]
+
     fn set(&self, client: u32, resource: Ref) -> usize {
         let sets = (self.places.len() / WAYS) as u64;
         let hash = (u64::from(client) << 32 | u64::from(resource)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
@@ -90,6 +111,8 @@ impl Habits {
         (((hash >> 32) * sets) >> 32) as usize * WAYS
     }
 }
+
+#[inline]
 
 fn eighths(now: f64) -> u32 {
     (now * 8.0) as u64 as u32

@@ -13,11 +13,13 @@ pub(super) const WINDOW: f32 = 60.0;
 pub(super) type Lags = [u8; BINS];
 
 /// The bin of a lag.
+#[inline]
 pub(super) fn bin(lag: f32) -> usize {
     ENDS.iter().position(|end| lag <= *end).unwrap_or(BINS - 1)
 }
 
 /// What share of bin `index` lies before `time`.
+#[inline]
 fn share_before(index: usize, time: f32) -> f32 {
     let start = if index == 0 { 0.0 } else { ENDS[index - 1] };
     ((time - start) / (ENDS[index] - start)).clamp(0.0, 1.0)
@@ -41,6 +43,7 @@ pub(super) type Shares = [[f32; 4]; BINS];
 
 /// The shares `elapsed` seconds after the context began. An access that comes sooner than `lead` is worth no copy, and
 /// one is worth less the later it comes, with the time constant `patience`.
+#[inline]
 pub(super) fn shares(elapsed: f32, lead: f32, patience: f32) -> Shares {
     let mut shares = [[0.0; 4]; BINS];
     let mut start = 0.0f32;

@@ -9,16 +9,16 @@
 
 use super::{
     ClientKey, Outlook, Predictor,
-    arcs::{self, Arcs, Handle, NOWHERE},
+    arcs::{self, Arcs, Handle, NOWHERE, Node},
     correction::Correction,
     features::{EARLIER, Features, LAST, squash},
     gather::{ASKED, Candidate, Gathering, View},
-    habits::Habits,
+    habits::{Habit, Habits},
     host::{Host, Latest},
     lags,
     network::{self, Logits},
     recent::{BURST, CONTEXTS, Recent, Step},
-    resources::{Ledger, Ref, Resources},
+    resources::{Ledger, Ref, Resource, Resources},
     trials::{NONE, Trials},
 };
 use crate::{
@@ -78,6 +78,31 @@ pub struct Mixture {
     outlooks: Vec<Outlook>,
     /// The latest time seen, in seconds.
     now: f64,
+    /// What is added to the clock: after a restart, it may have begun anew. Unknown until the first event after one.
+    offset: Option<f64>,
+}
+
+/// What outlives a restart.
+#[derive(Debug)]
+pub(super) struct Learnt<'a> {
+    pub(super) now: f64,
+    pub(super) ledger: &'a Ledger,
+    pub(super) soon: &'a [Correction; 2],
+    pub(super) worth: &'a Correction,
+    pub(super) resources: &'a [Resource],
+    pub(super) nodes: &'a [Node],
+    pub(super) habits: &'a [Habit],
+}
+
+/// The same, to be filled.
+#[derive(Debug)]
+pub(super) struct LearntMut<'a> {
+    pub(super) ledger: &'a mut Ledger,
+    pub(super) soon: &'a mut [Correction; 2],
+    pub(super) worth: &'a mut Correction,
+    pub(super) resources: &'a mut [Resource],
+    pub(super) nodes: &'a mut [Node],
+    pub(super) habits: &'a mut [Habit],
 }
 
 /// Bytes that do not depend on the memory set.
@@ -111,13 +136,44 @@ impl Mixture {
             judged: Vec::with_capacity(super::gather::CANDIDATES),
             outlooks: Vec::with_capacity(super::gather::CANDIDATES),
             now: 0.0,
+            offset: Some(0.0),
         }
     }
 
     /// Time never runs backwards in here.
     fn advance(&mut self, now: Timestamp) -> f64 {
-        self.now = self.now.max(now.as_nanos() as f64 / 1e9);
+        let clock = now.as_nanos() as f64 / 1e9;
+        let offset = *self.offset.get_or_insert(self.now - clock);
+        self.now = self.now.max(clock + offset);
         self.now
+    }
+
+    pub(super) fn learnt(&self) -> Learnt<'_> {
+        Learnt {
+            now: self.now,
+            ledger: &self.ledger,
+            soon: &self.soon,
+            worth: &self.worth,
+            resources: &self.resources.places,
+            nodes: &self.arcs.nodes,
+            habits: &self.habits.places,
+        }
+    }
+
+    pub(super) fn learnt_mut(&mut self) -> LearntMut<'_> {
+        LearntMut {
+            ledger: &mut self.ledger,
+            soon: &mut self.soon,
+            worth: &mut self.worth,
+            resources: &mut self.resources.places,
+            nodes: &mut self.arcs.nodes,
+            habits: &mut self.habits.places,
+        }
+    }
+
+    /// Goes on at this time, whatever the clock says next.
+    pub(super) fn resume(&mut self, now: f64) {
+        (self.now, self.offset) = (now, None);
     }
 
     /// Learns from trials whose truth is known.
@@ -232,8 +288,9 @@ fn counts(candidate: &Candidate) -> f32 {
 
 /// Orders logits from the highest down, equals by resource.
 fn order(logit: f32, resource: Ref) -> u64 {
-    // Logits are bounded: as integers they keep their order.
-    let rank = ((16.0 - logit) * (1u32 << 26) as f32) as u32;
+    // The bits of a float, below zero all turned over and above it the sign, are in its order.
+    let bits = logit.to_bits();
+    let rank = !(if bits >> 31 == 1 { !bits } else { bits | 1 << 31 });
     u64::from(rank) << 32 | u64::from(resource)
 }
 

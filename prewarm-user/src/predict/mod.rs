@@ -17,6 +17,7 @@ mod network;
 mod recent;
 mod resources;
 mod sequences;
+mod snapshot;
 mod trials;
 mod weights;
 
@@ -26,6 +27,7 @@ pub use fake::Scripted;
 pub use features::{FEATURES, Features};
 pub use mixture::Mixture;
 pub use sequences::Sequences;
+pub use snapshot::SnapshotError;
 
 use crate::model::{Prediction, ResourceId, Timestamp};
 

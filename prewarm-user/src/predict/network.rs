@@ -18,6 +18,11 @@ pub(super) const HIDDEN: usize = 16;
 /// Sums of one candidate: the hidden units, and the linear path of the two outputs.
 pub(super) const SUMS: usize = HIDDEN + 4;
 
+/// The weights as they are used.
+static INPUT: [[f32; SUMS]; FEATURES] = scaled(&weights::INPUT);
+const BIAS: [f32; SUMS] = scaled(&[weights::BIAS])[0];
+static OUTPUT: [[f32; HIDDEN]; 2] = scaled(&weights::OUTPUT);
+
 /// What is said of one candidate, as logits.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Logits {
@@ -29,14 +34,15 @@ pub(super) struct Logits {
 
 /// The sums of a candidate that looks like this.
 pub(super) fn sums(features: &Features) -> [f32; SUMS] {
-    let mut sums = weights::BIAS;
-    for (value, weights) in features.iter().zip(&weights::INPUT) {
+    let mut sums = BIAS;
+    for (value, weights) in features.iter().zip(&INPUT) {
         add(&mut sums, *value, weights);
     }
     sums
 }
 
 /// What is said of a candidate whose features differ from `base`, with the sums `start`, in the groups `touched` only.
+#[inline]
 pub(super) fn judge(features: &Features, touched: u32, base: &Features, start: &[f32; SUMS]) -> Logits {
     let mut sums = *start;
     let mut rest = touched;
@@ -45,20 +51,36 @@ pub(super) fn judge(features: &Features, touched: u32, base: &Features, start: &
         rest &= rest - 1;
         let (from, to) = GROUPS[group];
         for at in from..to {
-            add(&mut sums, features[at] - base[at], &weights::INPUT[at]);
+            add(&mut sums, features[at] - base[at], &INPUT[at]);
         }
         if group < 4 {
             let at = LATELY + group;
-            add(&mut sums, features[at] - base[at], &weights::INPUT[at]);
+            add(&mut sums, features[at] - base[at], &INPUT[at]);
         }
     }
     let (mut worth, mut soon) = (sums[HIDDEN], sums[HIDDEN + 1]);
-    for unit in 0..HIDDEN {
-        let value = sums[unit].max(0.1 * sums[unit]);
-        worth += value * weights::OUTPUT[0][unit];
-        soon += value * weights::OUTPUT[1][unit];
+    let [for_worth, for_soon] = &OUTPUT;
+    for ((sum, for_worth), for_soon) in sums.iter().zip(for_worth).zip(for_soon) {
+        let value = sum.max(0.1 * sum);
+        worth += value * for_worth;
+        soon += value * for_soon;
     }
     Logits { worth: worth.clamp(-12.0, 12.0), soon: soon.clamp(-12.0, 12.0) }
+}
+
+/// From ten-thousandths.
+const fn scaled<const N: usize, const M: usize>(weights: &[[i32; N]; M]) -> [[f32; N]; M] {
+    let mut scaled = [[0.0; N]; M];
+    let mut row = 0;
+    while row < M {
+        let mut column = 0;
+        while column < N {
+            scaled[row][column] = weights[row][column] as f32 / 10_000.0;
+            column += 1;
+        }
+        row += 1;
+    }
+    scaled
 }
 
 #[inline]
@@ -67,8 +89,6 @@ fn add(sums: &mut [f32; SUMS], value: f32, weights: &[f32; SUMS]) {
         *sum += value * weight;
     }
 }
-
-const _: () = assert!(weights::INPUT.len() == FEATURES);
 
 #[cfg(test)]
 mod tests {

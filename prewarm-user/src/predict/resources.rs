@@ -6,6 +6,7 @@
 
 use super::{
     features::{fast_log2, follow},
+    snapshot::{Bytes, Record, Source},
     trials::NONE,
 };
 use crate::model::ResourceId;
@@ -14,6 +15,8 @@ use crate::model::ResourceId;
 pub(super) type Ref = u32;
 
 const PLACE_BITS: u32 = 18;
+/// Generations of a place, less one.
+const GENERATIONS: u16 = (1 << (32 - PLACE_BITS)) - 1;
 const WAYS: usize = 8;
 
 /// One resource.
@@ -114,6 +117,7 @@ pub(super) struct Ledger {
 
 impl Ledger {
     /// One more trial; all counts are halved at `limit`.
+    #[inline]
     pub(super) fn note(&mut self, came: bool, hoped: f32, limit: f32) {
         if self.tried >= limit {
             (self.tried, self.came, self.hoped) = (self.tried / 2.0, self.came / 2.0, self.hoped / 2.0);
@@ -124,15 +128,58 @@ impl Ledger {
     }
 
     /// How much more, or less, came than should have, as a logarithm.
+    #[inline]
     pub(super) fn luck(&self) -> f32 {
         fast_log2((self.came + 0.5) / (self.hoped + 0.5)) * 0.5
+    }
+}
+
+impl Record for Ledger {
+    fn put(&self, to: &mut Bytes<'_>) {
+        to.put(&[self.tried, self.came, self.hoped]);
+    }
+
+    fn take(from: &mut Source<'_>) -> Self {
+        let [tried, came, hoped] = from.take();
+        Self { tried, came, hoped }
+    }
+}
+
+impl Record for Resource {
+    fn put(&self, to: &mut Bytes<'_>) {
+        let rhythm = &self.rhythm;
+        to.put(&self.id.0).put(&[self.last, self.kept_until]).put(&[self.count, self.generation]);
+        to.put(&[rhythm.pace, rhythm.spread, rhythm.short, rhythm.middling, rhythm.cold_pace]);
+        to.put(&[rhythm.gaps, rhythm.fetched, rhythm.renewed]).put(&self.ledger);
+    }
+
+    fn take(from: &mut Source<'_>) -> Self {
+        let (id, [last, kept_until], [count, generation]) = (from.take(), from.take(), from.take());
+        let [pace, spread, short, middling, cold_pace] = from.take();
+        let [gaps, fetched, renewed] = from.take();
+        Self {
+            id: ResourceId(id),
+            last,
+            kept_until,
+            // Trials do not outlive a restart.
+            trial: NONE,
+            count,
+            rhythm: Rhythm { pace, spread, short, middling, gaps, fetched, renewed, cold_pace },
+            ledger: from.take(),
+            generation: generation & GENERATIONS,
+            used: true,
+        }
+    }
+
+    fn is_used(&self) -> bool {
+        self.used
     }
 }
 
 /// The table.
 #[derive(Debug)]
 pub(super) struct Resources {
-    places: Vec<Resource>,
+    pub(super) places: Vec<Resource>,
 }
 
 impl Resources {
@@ -156,10 +203,13 @@ impl Resources {
     }
 
     /// The resource behind a reference, if it is still there.
+    #[inline]
     pub(super) fn get(&self, at: Ref) -> Option<&Resource> {
         let resource = self.places.get(place(at))?;
         (resource.used && resource.generation == generation(at)).then_some(resource)
     }
+
+    #[inline]
 
     pub(super) fn get_mut(&mut self, at: Ref) -> Option<&mut Resource> {
         let resource = self.places.get_mut(place(at))?;
@@ -167,6 +217,7 @@ impl Resources {
     }
 
     /// The ID behind a reference.
+    #[inline]
     pub(super) fn id(&self, at: Ref) -> Option<ResourceId> {
         self.get(at).map(|resource| resource.id)
     }
@@ -194,7 +245,7 @@ impl Resources {
                 a.used.cmp(&b.used).then_with(|| worth(a).partial_cmp(&worth(b)).unwrap_or(std::cmp::Ordering::Equal))
             })
             .unwrap_or(first);
-        let generation = self.places[victim].generation.wrapping_add(1) & ((1 << (32 - PLACE_BITS)) - 1);
+        let generation = self.places[victim].generation.wrapping_add(1) & GENERATIONS;
         self.places[victim] = Resource {
             id,
             last: now,
@@ -232,9 +283,13 @@ impl Resources {
     }
 }
 
+#[inline]
+
 fn place(at: Ref) -> usize {
     (at & ((1 << PLACE_BITS) - 1)) as usize
 }
+
+#[inline]
 
 fn generation(at: Ref) -> u16 {
     (at >> PLACE_BITS) as u16

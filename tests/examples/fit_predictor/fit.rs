@@ -8,8 +8,8 @@ use super::{
 };
 
 /// Passes over the events, of each trace at most this many: so that none outweighs the others.
-const PASSES: usize = 8;
-const EVENTS: f32 = 2500.0;
+const PASSES: usize = 10;
+const EVENTS: f32 = 4000.0;
 /// From this pass on only last chances count for the worth; found anew in every second pass.
 const STOPPING: usize = 2;
 /// Share of features dropped for an event, so that none is relied upon alone.
@@ -20,6 +20,8 @@ const DECAY: f32 = 0.05;
 const RATE: f32 = 0.003;
 /// Events between two steps.
 const BATCH: usize = 4;
+/// What is returned is the weights' mean over about this many of the last steps (Polyak and Juditsky 1992).
+const MEAN_OVER: f32 = 4000.0;
 
 /// xorshift64 (Marsaglia 2003): the same weights each time.
 struct Random(u64);
@@ -38,11 +40,12 @@ impl Random {
 }
 
 /// Fits a network to traces.
-pub fn fit(traces: &[&Trace]) -> Net {
+pub(crate) fn fit(traces: &[&Trace]) -> Net {
     let mut random = Random(0x9e37_79b9_7f4a_7c15);
-    let (mean, scale) = moments(traces);
-    let mut net = Net::new(mean, scale, || random.share());
+    let (center, scale) = moments(traces);
+    let mut net = Net::new(center, scale, || random.share());
     let (mut gradient, mut first, mut second) = (vec![0.0f32; WEIGHTS], vec![0.0f32; WEIGHTS], vec![0.0f32; WEIGHTS]);
+    let mut mean = net.weights_mut().to_vec();
     let mut steps = 0i32;
     let mut last_chances: Vec<Vec<bool>> = traces.iter().map(|trace| vec![true; trace.rows.len()]).collect();
     for pass in 0..PASSES {
@@ -53,12 +56,13 @@ pub fn fit(traces: &[&Trace]) -> Net {
         for (number, &(of, event)) in order(traces, &mut random).iter().enumerate() {
             let trace = traces[of];
             let dropped: Vec<bool> = (0..FEATURES).map(|_| random.share() < DROPPED).collect();
-            for row in trace.starts[event]..trace.starts[event + 1] {
+            let rows = trace.starts[event]..trace.starts[event + 1];
+            for (row, last_chance) in rows.clone().zip(&last_chances[of][rows]) {
                 let mut features = trace.features[row];
                 for (input, _) in dropped.iter().enumerate().filter(|(_, dropped)| **dropped) {
                     features[input] = net.mean()[input];
                 }
-                let counts = trace.rows[row].cold && last_chances[of][row];
+                let counts = trace.rows[row].cold && *last_chance;
                 let weight = [if counts { 1.0 } else { ASIDE }, 0.5];
                 net.gradient(&features, trace.rows[row].truth, weight, &mut gradient);
             }
@@ -71,10 +75,12 @@ pub fn fit(traces: &[&Trace]) -> Net {
                     second[at] = 0.999 * second[at] + 0.001 * slope * slope;
                     let step = first[at] / unbias_first / ((second[at] / unbias_second).sqrt() + 1e-8);
                     *weight -= rate * (step + DECAY * *weight);
+                    mean[at] += (*weight - mean[at]) / MEAN_OVER.min(steps as f32);
                 }
             }
         }
     }
+    net.weights_mut().copy_from_slice(&mean);
     net
 }
 

@@ -17,7 +17,7 @@ use rows::Trace;
 const ORIGINS: [&[&str]; 5] = [&["m57"], &["wrccdc"], &["lab24h", "phone"], &["oj", "twiki"], &["har", "iot"]];
 
 #[expect(clippy::print_stdout, reason = "a tool prints its figures")]
-pub fn main() -> anyhow::Result<()> {
+pub(crate) fn main() -> anyhow::Result<()> {
     let mut arguments = std::env::args().skip(1);
     let folder = arguments.next().unwrap_or_else(|| "/work/shared/data".into());
     let out = arguments.next().map(PathBuf::from);

@@ -19,29 +19,29 @@ const PATIENCE_ACCESSES: f64 = 20.0;
 
 /// One candidate of one event.
 #[derive(Clone, Copy, Debug)]
-pub struct Row {
-    pub event: u32,
-    pub resource: u32,
-    pub cold: bool,
+pub(crate) struct Row {
+    pub(crate) event: u32,
+    pub(crate) resource: u32,
+    pub(crate) cold: bool,
     /// Seconds until it is accessed, infinite if it never is.
     lag: f64,
     /// What a copy made now is worth, and whether it is accessed within ten seconds.
-    pub truth: [f32; 2],
+    pub(crate) truth: [f32; 2],
 }
 
 /// A trace with its rows.
 #[derive(Debug)]
-pub struct Trace {
-    pub events: Vec<Event>,
-    pub rows: Vec<Row>,
-    pub features: Vec<Features>,
+pub(crate) struct Trace {
+    pub(crate) events: Vec<Event>,
+    pub(crate) rows: Vec<Row>,
+    pub(crate) features: Vec<Features>,
     /// The first row of each event, and the end.
-    pub starts: Vec<usize>,
+    pub(crate) starts: Vec<usize>,
 }
 
 impl Trace {
     /// Runs the model over the events.
-    pub fn new(events: Vec<Event>) -> Self {
+    pub(crate) fn new(events: Vec<Event>) -> Self {
         let mut model = Mixture::new(&PredictSettings::default());
         let (mut accesses, mut of_clients) = (HashMap::<u32, Vec<usize>>::new(), HashMap::<u32, Vec<f64>>::new());
         for (index, event) in events.iter().enumerate() {
@@ -77,7 +77,7 @@ impl Trace {
     }
 
     /// What a network says of each event, best worth first.
-    pub fn said(&self, net: &Net) -> Said {
+    pub(crate) fn said(&self, net: &Net) -> Said {
         (0..self.events.len())
             .map(|event| {
                 let rows = self.starts[event]..self.starts[event + 1];
@@ -92,7 +92,7 @@ impl Trace {
     /// For each row, whether no better moment comes before the use, or within the time that a copy is kept: a threshold
     /// takes a candidate when it is passed for the first time, so what matters at a threshold is how rows turn out that
     /// no later one of the same resource surpasses.
-    pub fn last_chances(&self, net: &Net) -> Vec<bool> {
+    pub(crate) fn last_chances(&self, net: &Net) -> Vec<bool> {
         let scores: Vec<f32> = self.features.iter().map(|features| net.judge(features).0[0]).collect();
         let mut of = HashMap::<u32, Vec<usize>>::new();
         for (at, row) in self.rows.iter().enumerate() {

@@ -19,7 +19,7 @@ use super::{Row, case_of, lines};
 /// Parts of which one is tested in turn.
 const FOLDS: usize = 14;
 /// Pairs that prewarm's model may take.
-const PAIRS: usize = 4_000_000;
+const PAIRS: usize = 16_000_000;
 /// The shared sets: window and consequent.
 const SHARED: [(&str, usize, usize); 6] =
     [("BMS", 5, 1), ("SIGN", 7, 3), ("FIFA", 5, 1), ("KOSARAK", 5, 3), ("BIBLE_WORD", 3, 1), ("BIBLE_CHAR", 5, 2)];
