@@ -188,14 +188,12 @@ impl Arcs {
     }
 
     #[inline]
-
     pub(super) fn get(&self, at: Handle) -> Option<&Node> {
         let node = self.nodes.get((at & ((1 << PLACE_BITS) - 1)) as usize)?;
         (u32::from(node.generation) == at >> PLACE_BITS && node.count > 0).then_some(node)
     }
 
     #[inline]
-
     fn get_mut(&mut self, at: Handle) -> Option<&mut Node> {
         let node = self.nodes.get_mut((at & ((1 << PLACE_BITS) - 1)) as usize)?;
         (u32::from(node.generation) == at >> PLACE_BITS && node.count > 0).then_some(node)

@@ -2,7 +2,8 @@
 //!
 //! Comes in: the tables, as they stand after the event. Goes out: at most 40 candidates with their features: what
 //! followed the last access, what followed the earlier ones of the burst and has not come yet, what followed the
-//! latest accesses of others, what anyone accessed lately, and what went cold lately. Never here: changes to the tables.
+//! latest accesses of others, what anyone accessed lately, and what went cold lately. Never here: changes to the
+//! tables.
 
 use super::{
     arcs::{Arcs, Node},
@@ -124,12 +125,16 @@ impl Gathering {
             self.base[LAST + context * 4..][..3].copy_from_slice(&[never, never, amount(past)]);
         }
         self.ask_last(view);
-        for resource in view.host.cold().filter(|&resource| resource != current) {
+        // What nobody asked for before says nothing of what the host does: a flood of it must not make anything ready.
+        let known = view.resources.get(current).is_some_and(|resource| resource.count > 1);
+        for resource in view.host.cold().filter(|&resource| known && resource != current) {
             self.find(resource);
         }
         self.ask_earlier(view);
-        self.ask_others(view, current);
-        for latest in view.host.latest().iter().filter(|latest| latest.resource != current) {
+        if known {
+            self.ask_others(view, current);
+        }
+        for latest in view.host.latest().iter().filter(|latest| known && latest.resource != current) {
             // A copy that is there needs no other, unless an access speaks for it.
             if view.resources.get(latest.resource).is_some_and(|resource| resource.kept_until <= view.now) {
                 self.find(latest.resource);

@@ -67,7 +67,6 @@ impl Habits {
     }
 
     #[inline]
-
     pub(super) fn get(&self, client: u32, resource: Ref) -> Option<&Habit> {
         let first = self.set(client, resource);
         self.places[first..first + WAYS]
@@ -103,7 +102,6 @@ impl Habits {
     }
 
     #[inline]
-
     fn set(&self, client: u32, resource: Ref) -> usize {
         let sets = (self.places.len() / WAYS) as u64;
         let hash = (u64::from(client) << 32 | u64::from(resource)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
@@ -113,7 +111,6 @@ impl Habits {
 }
 
 #[inline]
-
 fn eighths(now: f64) -> u32 {
     (now * 8.0) as u64 as u32
 }

@@ -1,7 +1,7 @@
 //! The host as a whole: what anyone accessed lately, which copies went cold, how busy it is.
 //!
-//! Comes in: accesses and fetches of what was known before. Goes out: resources that may be wanted again, whoever asks. Never here: more than
-//! three short rings.
+//! Comes in: accesses and fetches of what was known before. Goes out: resources that may be wanted again, whoever asks.
+//! Never here: more than three short rings.
 
 use std::collections::VecDeque;
 

@@ -210,7 +210,6 @@ impl Resources {
     }
 
     #[inline]
-
     pub(super) fn get_mut(&mut self, at: Ref) -> Option<&mut Resource> {
         let resource = self.places.get_mut(place(at))?;
         (resource.used && resource.generation == generation(at)).then_some(resource)
@@ -284,13 +283,11 @@ impl Resources {
 }
 
 #[inline]
-
 fn place(at: Ref) -> usize {
     (at & ((1 << PLACE_BITS) - 1)) as usize
 }
 
 #[inline]
-
 fn generation(at: Ref) -> u16 {
     (at >> PLACE_BITS) as u16
 }

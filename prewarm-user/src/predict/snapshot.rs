@@ -262,7 +262,7 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(32))]
         #[test]
-        fn damage_is_noticed(at in 20usize..2000, bit in 0u8..8, garbage in prop::collection::vec(any::<u8>(), 0..200)) {
+        fn damage_is_noticed(at in 20usize..2000, bit in 0u8..8, garbage in prop::collection::vec(0u8.., 0..200)) {
             let mut model = Mixture::new(&settings(1));
             visits(&mut model, 0, 5);
             let mut saved = bytes(&model);

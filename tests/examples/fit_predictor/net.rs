@@ -116,7 +116,8 @@ impl Net {
         };
         format!(
             "//! The network's weights in ten-thousandths, fitted over recorded traffic of many kinds; written by the \
-             example `fit_predictor`.\n\nuse super::{{\n    features::FEATURES,\n    network::{{HIDDEN, SUMS}},\n}};\n\n\
+             example\n\
+             //! `fit_predictor`.\n\nuse super::{{\n    features::FEATURES,\n    network::{{HIDDEN, SUMS}},\n}};\n\n\
              /// Weights of each feature: hidden units, linear path of the two outputs, padding.\n#[rustfmt::skip]\n\
              pub(super) const INPUT: [[i32; SUMS]; FEATURES] = [\n{inputs}];\n\n\
              /// Sums before any feature.\n#[rustfmt::skip]\npub(super) const BIAS: [i32; SUMS] = [\n    {}\n];\n\n\

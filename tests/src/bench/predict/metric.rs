@@ -1,8 +1,8 @@
 //! What predictions would have made ready on recorded accesses, at which cost: the replay metric, and calibration.
 //!
-//! Comes in: events, and what was said after each. Goes out: coverage at set costs, precision, waste, calibration error.
-//! Never here: models. One cache with a fixed TTL is shared by all clients; a prefetch takes 20 ms; at most five are made
-//! for an event; the threshold on the score is swept.
+//! Comes in: events, and what was said after each. Goes out: coverage at set costs, precision, waste, calibration
+//! error. Never here: models. One cache with a fixed TTL is shared by all clients; a prefetch takes 20 ms; at most five
+//! are made for an event; the threshold on the score is swept.
 
 use std::collections::HashMap;
 
