@@ -61,6 +61,20 @@ pub(super) struct Candidate {
     sum: f32,
 }
 
+/// A candidate nothing is known of.
+const UNKNOWN: Candidate = Candidate {
+    resource: Ref::MAX,
+    features: BLANK,
+    touched: RESOURCE_GROUP,
+    cold: true,
+    lags: [0; BINS],
+    elapsed: 0.0,
+    evidence: NEVER,
+    best: [NEVER; EARLIER_CONTEXTS + 1],
+    votes: 0.0,
+    sum: 0.0,
+};
+
 /// What is looked at.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct View<'a> {
@@ -80,8 +94,8 @@ pub(super) struct View<'a> {
 #[derive(Debug)]
 pub(super) struct Gathering {
     pub(super) candidates: Vec<Candidate>,
-    /// What is known of a candidate that nothing speaks for.
-    pub(super) base: Features,
+    /// A candidate that nothing speaks for.
+    blank: Candidate,
     finder: Box<[u8; FINDER]>,
     /// What is expected to follow the last access, all together.
     flow: f32,
@@ -98,18 +112,23 @@ impl Gathering {
         Self {
             candidates: Vec::with_capacity(CANDIDATES),
             finder: Box::new([NOBODY; FINDER]),
-            base: BLANK,
+            blank: UNKNOWN,
             flow: 0.0,
             asked: 0.0,
             silence: 0.0,
         }
     }
 
+    /// What is known of a candidate that nothing speaks for.
+    pub(super) fn base(&self) -> &Features {
+        &self.blank.features
+    }
+
     /// No candidates.
     pub(super) fn clear(&mut self) {
         self.candidates.clear();
         self.finder.fill(NOBODY);
-        self.base = BLANK;
+        self.blank.features = BLANK;
         (self.flow, self.asked, self.silence) = (0.0, 0.0, 0.0);
     }
 
@@ -122,7 +141,7 @@ impl Gathering {
             let Some((_, past)) = view.arcs.get(handle).and_then(occurred) else { continue };
             // A context that knows others only has a say as well: never, so far.
             let never = stretch(0.0, past);
-            self.base[LAST + context * 4..][..3].copy_from_slice(&[never, never, amount(past)]);
+            self.blank.features[LAST + context * 4..][..3].copy_from_slice(&[never, never, amount(past)]);
         }
         self.ask_last(view);
         // What nobody asked for before says nothing of what the host does: a flood of it must not make anything ready.
@@ -141,9 +160,9 @@ impl Gathering {
             }
         }
         let situation = self.situation(view);
-        self.base[SITUATION..].copy_from_slice(&situation);
+        self.blank.features[SITUATION..].copy_from_slice(&situation);
         let (asked, silence) = (self.asked, self.silence);
-        self.base[VOTES + 3] = silence / (asked + 1.0);
+        self.blank.features[VOTES + 3] = silence / (asked + 1.0);
         self.candidates.retain_mut(|candidate| {
             let Some(resource) = view.resources.get(candidate.resource) else { return false };
             candidate.features[VOTES + 2] = candidate.votes / asked.max(1.0);
@@ -288,18 +307,10 @@ impl Gathering {
             return None;
         }
         self.finder[slot] = self.candidates.len() as u8;
-        self.candidates.push(Candidate {
-            resource,
-            features: self.base,
-            touched: RESOURCE_GROUP,
-            cold: true,
-            lags: [0; BINS],
-            elapsed: 0.0,
-            evidence: NEVER,
-            best: [NEVER; EARLIER_CONTEXTS + 1],
-            votes: 0.0,
-            sum: 0.0,
-        });
+        self.candidates.push(self.blank);
+        if let Some(candidate) = self.candidates.last_mut() {
+            candidate.resource = resource;
+        }
         self.candidates.last_mut()
     }
 }

@@ -209,7 +209,7 @@ impl Mixture {
             host: &self.host,
             ledger: &self.ledger,
         });
-        let (candidates, base) = (&self.gathering.candidates, &self.gathering.base);
+        let (candidates, base) = (&self.gathering.candidates, self.gathering.base());
         let start = network::sums(base);
         self.judged.extend((0u8..).zip(candidates).map(|(place, candidate)| {
             let logits = network::judge(&candidate.features, candidate.touched, base, &start);
