@@ -6,7 +6,7 @@
 use bytemuck::{Pod, Zeroable};
 
 /// The version of this contract.
-pub const ABI_VERSION: u32 = 1;
+pub const ABI_VERSION: u32 = 2;
 /// What stands in an object right before its [`ABI_VERSION`] (little-endian).
 pub const ABI_MARK: [u8; 12] = *b"prewarm-abi:";
 
@@ -14,6 +14,8 @@ pub const ABI_MARK: [u8; 12] = *b"prewarm-abi:";
 pub const INGRESS: &str = "ingress";
 /// The tcx or clsact program for what leaves.
 pub const EGRESS: &str = "egress";
+/// The sock_ops program that watches the connections of the host.
+pub const SOCKOPS: &str = "sock_watch";
 /// The XDP program that does nothing: the baseline of measurements, and for the far end of a veth.
 pub const PASS: &str = "pass";
 /// The XDP program of benches that gives each packet another name and sends it through `ingress`.
@@ -29,6 +31,8 @@ pub const KNOWN: &str = "KNOWN";
 pub const RECENT: &str = "RECENT";
 /// The per-CPU array of counters, one entry a program.
 pub const COUNTERS: &str = "COUNTERS";
+/// The LRU hash of the cookies of sockets that the daemon is about to connect.
+pub const DIALLED: &str = "DIALLED";
 /// The one-entry array that says that user space sleeps and wants a wake-up.
 pub const SLEEPING: &str = "SLEEPING";
 
@@ -45,6 +49,8 @@ pub const TICKS: &str = "TICKS";
 pub const KNOWN_ENTRIES: u32 = 1 << 15;
 /// Entries of [`RECENT`]; a power of two.
 pub const RECENT_ENTRIES: u32 = 1 << 13;
+/// Entries of [`DIALLED`]: sockets between their making and their connection, not those that are open.
+pub const DIALLED_ENTRIES: u32 = 1 << 12;
 /// Bytes of [`RING`]; a power of two.
 pub const RING_BYTES: u32 = 1 << 20;
 /// Addresses that an answer record holds; the rest are counted.
@@ -56,6 +62,12 @@ pub const STREAM_MESSAGES: usize = 32;
 pub const KIND_QUESTION: u8 = 1;
 /// [`Head::kind`] of an [`AnswerRecord`].
 pub const KIND_ANSWER: u8 = 2;
+/// The first byte of a [`ConnectionRecord`] of a connection that was established from this host.
+pub const KIND_CONNECTED: u8 = 3;
+/// The same of one of the daemon's own whose first bytes have reached the other side.
+pub const KIND_CARRIED: u8 = 4;
+/// The same of one that is over.
+pub const KIND_CLOSED: u8 = 5;
 
 /// The name is there.
 pub const FLAG_NAMED: u16 = 1 << 0;
@@ -77,6 +89,10 @@ pub const FLAG_TRUNCATED: u16 = 1 << 7;
 pub const FLAG_SERVICE_BINDING: u16 = 1 << 8;
 /// The answer has more records than were looked at.
 pub const FLAG_MORE_RECORDS: u16 = 1 << 9;
+/// The connection is the daemon's own.
+pub const FLAG_OWN: u16 = 1 << 10;
+/// A segment of the handshake was sent again, so its round trip says little.
+pub const FLAG_RETRANSMITTED: u16 = 1 << 11;
 
 /// What every record begins with.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
@@ -155,6 +171,40 @@ pub struct NamedQuestionRecord {
     pub name: NameField,
 }
 
+/// A connection: established, used, or over. It does not begin with a [`Head`]: it names no resource.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
+#[repr(C)]
+pub struct ConnectionRecord {
+    /// `KIND_CONNECTED`, `KIND_CARRIED` or `KIND_CLOSED`.
+    pub kind: u8,
+    /// Zero.
+    pub reserved: u8,
+    /// `FLAG_OWN`, `FLAG_RETRANSMITTED`.
+    pub flags: u16,
+    /// The port it goes to.
+    pub port: u16,
+    /// Zero.
+    pub reserved_too: u16,
+    /// Nanoseconds on the monotonic clock.
+    pub time: u64,
+    /// The socket's cookie (`SO_COOKIE`).
+    pub socket: u64,
+    /// The cookie of its network namespace (`SO_NETNS_COOKIE`).
+    pub namespace: u64,
+    /// Where it comes from; IPv4 as `::ffff:a.b.c.d`.
+    pub source: [u8; 16],
+    /// Where it goes to.
+    pub destination: [u8; 16],
+    /// The smoothed round trip in microseconds; right after the handshake, the handshake's.
+    pub round_trip: u32,
+    /// Segments with data that were sent, also those that nobody acknowledged.
+    pub data_segments: u32,
+    /// Bytes that the other side acknowledged.
+    pub sent: u64,
+    /// Bytes that came from there.
+    pub received: u64,
+}
+
 /// A slot of [`RECENT`]: a question that an event went out for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
 #[repr(C)]
@@ -177,6 +227,7 @@ const _: () = {
     assert!(size_of::<AnswerRecord>() == 56 + 16 * ADDRESSES + 256);
     assert!(size_of::<NamedQuestionRecord>() == 48 + 256);
     assert!(size_of::<RecentSlot>() == 32);
+    assert!(size_of::<ConnectionRecord>() == 88);
     assert!(KNOWN_ENTRIES.is_power_of_two() && RECENT_ENTRIES.is_power_of_two() && RING_BYTES.is_power_of_two());
 };
 
@@ -184,6 +235,10 @@ const _: () = {
 pub const COUNTERS_INGRESS: u32 = 0;
 /// Entry of [`COUNTERS`] for `egress`.
 pub const COUNTERS_EGRESS: u32 = 1;
+/// Entry of [`COUNTERS`] for `sockops`.
+pub const COUNTERS_SOCKOPS: u32 = 2;
+/// Entries of [`COUNTERS`].
+pub const COUNTERS_ENTRIES: u32 = 3;
 /// How many counters a program has.
 pub const COUNTERS_LENGTH: usize = 40;
 
@@ -285,6 +340,12 @@ counters! {
     MoreAddresses = 32, "more_addresses";
     /// Packets whose payload could not be brought into reach of the program.
     Unreachable = 33, "unreachable";
+    /// Connections that programs established from this host, to another.
+    Connected = 34, "connected";
+    /// Connections that the daemon established.
+    Dialled = 35, "dialled";
+    /// Of all these, those that are over.
+    Closed = 36, "closed";
 }
 
 impl Counter {

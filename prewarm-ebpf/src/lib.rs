@@ -13,6 +13,8 @@ mod headers;
 mod name;
 mod packet;
 mod question;
+pub mod redirect;
+pub mod tproxy;
 
 pub use abi::Counter;
 pub use answer::{Addresses, Outline, records};

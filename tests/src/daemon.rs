@@ -158,6 +158,22 @@ impl Daemon {
         answer.with_context(|| format!("log of prewarm:\n{}", self.service.log_tail()))
     }
 
+    /// Leases that stand and wait to be taken.
+    ///
+    /// # Errors
+    /// When it ended or doesn't answer.
+    pub fn ready_leases(&mut self) -> Result<u64> {
+        self.service.check()?;
+        let mut command = Command::new(&self.binary);
+        command.args(["leases", "--json", "--limit", "100000", "--socket"]).arg(&self.socket).stdin(Stdio::null());
+        let output = command.output().with_context(|| format!("run {}", self.binary.display()))?;
+        // 1 says that there are none.
+        ensure!(matches!(output.status.code(), Some(0 | 1)), "prewarm leases: {}", output.status);
+        let leases: serde_json::Value = serde_json::from_slice(&output.stdout).context("read prewarm leases --json")?;
+        let ready = |lease: &&serde_json::Value| lease["state"] == "ready";
+        Ok(leases["leases"].as_array().map_or(0, |leases| leases.iter().filter(ready).count() as u64))
+    }
+
     /// Runs one of its reading or steering commands and gives what that prints.
     ///
     /// # Errors
@@ -184,10 +200,20 @@ impl Daemon {
         self.service.check()
     }
 
+    /// Ends it in good order and waits until it is gone.
+    pub fn end(&mut self) {
+        self.service.end();
+    }
+
     /// What to put before a command so that it takes leases.
     pub fn wrapper(&self) -> Vec<OsString> {
         let words: [&Path; 5] = [&self.binary, Path::new("exec"), Path::new("--socket"), &self.socket, Path::new("--")];
         words.into_iter().map(OsString::from).collect()
+    }
+
+    /// Its control socket.
+    pub fn socket(&self) -> &Path {
+        &self.socket
     }
 
     /// The last lines of its log.

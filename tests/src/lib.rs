@@ -4,8 +4,11 @@
 //! running in network namespaces, and what was measured on them. Everything that is started or made on the host has an
 //! owner whose drop removes it. What never happens here: a listener, an address or a route outside those namespaces.
 
+pub mod bed;
 pub mod bench;
 pub mod captures;
+pub mod cgroup;
+pub mod client;
 pub mod clock;
 pub mod daemon;
 pub mod frames;
@@ -17,6 +20,8 @@ pub mod needs;
 pub mod netns;
 pub mod packages;
 pub mod parse;
+pub mod path;
+pub mod program;
 pub mod question;
 pub mod report;
 pub mod scenario;

@@ -11,6 +11,8 @@ pub enum Need {
     Root,
     /// The programs of [`packages::PACKAGES`].
     Packages,
+    /// The programs of [`packages::ORIGINS`].
+    Origins,
     /// The binary under test.
     Binary,
 }
@@ -20,6 +22,9 @@ pub const WORLD: &[Need] = &[Need::Root, Need::Packages];
 
 /// What everything that involves the daemon needs.
 pub const DAEMON: &[Need] = &[Need::Root, Need::Packages, Need::Binary];
+
+/// What tests need that have origins of every kind.
+pub const ORIGINS: &[Need] = &[Need::Root, Need::Packages, Need::Origins, Need::Binary];
 
 /// Whether something is missing; says what, also when the test's output is captured.
 pub fn skip(needs: &[Need]) -> bool {
@@ -33,11 +38,14 @@ impl Need {
     fn obstacle(self) -> Option<String> {
         match self {
             Self::Root => (!nix::unistd::geteuid().is_root()).then(|| "network namespaces need root".to_owned()),
-            Self::Packages => {
-                let missing = packages::missing();
-                (!missing.is_empty()).then(|| format!("packages are missing: {}", missing.join(" ")))
-            }
+            Self::Packages => absent(packages::PACKAGES),
+            Self::Origins => absent(packages::ORIGINS),
             Self::Binary => daemon::binary().is_none().then(|| format!("{} is not set", daemon::BINARY_VARIABLE)),
         }
     }
+}
+
+fn absent(packages: &[packages::Package]) -> Option<String> {
+    let missing = packages::missing(packages);
+    (!missing.is_empty()).then(|| format!("packages are missing: {}", missing.join(" ")))
 }

@@ -27,14 +27,30 @@ pub const PACKAGES: &[Package] = &[
     Package { program: "tinyproxy", package: "tinyproxy-bin" },
 ];
 
-/// The units that those packages enable.
-pub const SERVICES: &[&str] = &["nginx", "unbound", "unbound-resolvconf", "nsd"];
+/// Origins of other kinds, for what they do with connections on which nothing is said; the lab needs none of them.
+pub const ORIGINS: &[Package] = &[
+    // The program and its modules alone; the package `apache2` adds a service.
+    Package { program: "apache2", package: "apache2-bin" },
+    Package { program: "node", package: "nodejs" },
+    Package { program: "sshd", package: "openssh-server" },
+    Package { program: "postfix", package: "postfix" },
+];
 
-/// The packages whose program isn't there.
-pub fn missing() -> Vec<&'static str> {
+/// The units that those packages enable, each after its package.
+pub const SERVICES: &[(&str, &str)] = &[
+    ("nginx", "nginx"),
+    ("unbound", "unbound"),
+    ("unbound", "unbound-resolvconf"),
+    ("nsd", "nsd"),
+    ("openssh-server", "ssh"),
+    ("postfix", "postfix"),
+];
+
+/// The packages of the list whose program isn't there.
+pub fn missing(packages: &[Package]) -> Vec<&'static str> {
     let path = env::var_os("PATH").unwrap_or_default();
     let mut folders: Vec<_> = env::split_paths(&path).collect();
     folders.extend(["/usr/sbin".into(), "/sbin".into()]);
     let found = |program: &str| folders.iter().any(|folder| Path::new(folder).join(program).is_file());
-    PACKAGES.iter().filter(|package| !found(package.program)).map(|package| package.package).collect()
+    packages.iter().filter(|package| !found(package.program)).map(|package| package.package).collect()
 }

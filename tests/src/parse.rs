@@ -103,7 +103,7 @@ fn name(frame: &[u8], at: usize, length: usize) -> Name {
 pub fn record(record: Record) -> Found {
     let Record { head, name, body } = record;
     let answer = match body {
-        Body::Question => None,
+        Body::Question | Body::Connection(_) => None,
         Body::Answer { rcode, ttl, addresses, addresses_seen } => {
             let binding = head.flags & abi::FLAG_SERVICE_BINDING != 0;
             Some((rcode, ttl.as_secs(), addresses, addresses_seen, binding))

@@ -82,7 +82,8 @@ impl Service {
         lines.into_iter().rev().collect::<Vec<_>>().join("\n")
     }
 
-    fn end(&mut self) {
+    /// Ends the program, in good order if it can, and waits until it is gone.
+    pub fn end(&mut self) {
         if matches!(self.child.try_wait(), Ok(Some(_))) {
             return;
         }

@@ -1,18 +1,21 @@
-//! One fetch by an unmodified curl, and how long its parts took.
+//! One fetch, and how long its parts took: by an unmodified curl, or by the plain client.
 //!
 //! In: a URL and the way there; out: milliseconds for the name, the connection and the first byte, each counted from
-//! the end of the part before it. Directly, curl's own clock says so (`--write-out '%{json}'`). Through a forward proxy
-//! the client asks for the name itself, as a browser with a proxy configuration script does (`getent`), and the
-//! connection to the origin is what the proxy takes to answer CONNECT (curl's trace).
+//! the end of the part before it. The plain client times its one blocking call. curl's own clock
+//! (`--write-out '%{json}'`, its trace where there is a proxy) has curl's event loop in it: what it says of connecting is
+//! reported beside, and the first byte is what it is trusted with. A client that is configured for a proxy may ask for
+//! the name all the same, as a browser with a proxy configuration script does (`getent`).
 
 use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, anyhow, ensure};
 use serde::Deserialize;
 
+use crate::cgroup::Cgroup;
+use crate::client::{self, Fetched};
 use crate::clock;
 use crate::netns::Namespace;
 use crate::scenario::Scheme;
@@ -23,28 +26,51 @@ const SECONDS_AT_MOST: &str = "10";
 /// The way from the client to the origin.
 #[derive(Clone, Debug)]
 pub enum Way {
-    /// curl itself connects, under a wrapper (`prewarm exec … --`) if there is one.
+    /// The program itself connects, under a wrapper (`prewarm exec … --`) if there is one.
     Direct(Vec<OsString>),
-    /// A forward proxy connects, on CONNECT.
-    Proxy(SocketAddr),
+    /// A forward proxy connects, on CONNECT; what the program waits for is its answer.
+    Forward(SocketAddr),
+    /// prewarm is the HTTP proxy: the connection to it counts too.
+    Connect(SocketAddr),
+    /// prewarm is the SOCKS5 proxy, and is given the name.
+    Socks(SocketAddr),
+    /// The program asks prewarm at this control socket; only the plain client can.
+    Fd(PathBuf),
 }
 
 /// Who fetches: a namespace, what it trusts, and the way out of it.
 #[derive(Clone, Debug)]
 pub struct Visitor<'a> {
-    /// Where curl runs.
+    /// Where programs run.
     pub namespace: &'a Namespace,
+    /// The cgroup they run in, if not that of the harness.
+    pub cgroup: Option<&'a Cgroup>,
     /// The certificate authority of the sites.
     pub authority: PathBuf,
-    /// How it reaches origins.
+    /// The plain client.
+    pub plain: PathBuf,
+    /// Whether curl fetches too; the plain client does everything where curl has no way.
+    pub curl: bool,
+    /// How origins are reached.
     pub way: Way,
+}
+
+/// The program that fetches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hand {
+    /// As it comes from the distribution.
+    Curl,
+    /// `plain-client`.
+    Plain,
 }
 
 /// What one fetch took.
 #[derive(Clone, Debug)]
 pub struct Fetch {
-    /// Asking for the name.
-    pub name_ms: f64,
+    /// By whom.
+    pub hand: Hand,
+    /// Asking for the name; nothing where only the proxy was given it.
+    pub name_ms: Option<f64>,
     /// From the known address to the open connection.
     pub connect_ms: f64,
     /// From the known address to the first byte of the answer.
@@ -67,46 +93,98 @@ impl Visitor<'_> {
     ///
     /// # Errors
     /// When a program fails or the answer isn't 200: for the lab, a failed request.
-    pub fn fetch(&self, scheme: Scheme, name: &str, path: &str) -> Result<Fetch> {
+    pub fn fetch(&self, hand: Hand, scheme: Scheme, name: &str, path: &str) -> Result<Fetch> {
         let url = format!("{}://{name}{path}", scheme.url());
-        match &self.way {
-            Way::Direct(wrapper) => self.directly(wrapper, &url),
-            Way::Proxy(proxy) => self.through(*proxy, name, &url),
+        match (hand, &self.way) {
+            (Hand::Curl, _) if !self.curl => self.plainly(&url),
+            (Hand::Plain, _) | (_, Way::Fd(_)) => self.plainly(&url),
+            (Hand::Curl, Way::Direct(wrapper)) => self.directly(wrapper, &url),
+            (Hand::Curl, Way::Forward(proxy)) => self.forwarded(*proxy, name, &url),
+            (Hand::Curl, Way::Connect(proxy)) => {
+                let name_ms = self.ask(name)?;
+                let options = ["--proxy", &format!("http://{proxy}"), "--proxytunnel"];
+                self.proxied(&options, " < HTTP/1.", Some(name_ms), &url)
+            }
+            (Hand::Curl, Way::Socks(proxy)) => {
+                self.proxied(&["--socks5-hostname", &proxy.to_string()], "request granted", None, &url)
+            }
         }
+    }
+
+    fn plainly(&self, url: &str) -> Result<Fetch> {
+        let (wrapper, way, ask) = match &self.way {
+            Way::Direct(wrapper) => (&wrapper[..], client::Way::Direct, false),
+            Way::Forward(proxy) | Way::Connect(proxy) => (&[][..], client::Way::Connect(*proxy), true),
+            Way::Socks(proxy) => (&[][..], client::Way::Socks(*proxy), false),
+            Way::Fd(socket) => (&[][..], client::Way::Fd(socket.clone()), false),
+        };
+        let mut command = self.command(wrapper, self.plain.as_os_str())?;
+        command.args(["fetch", "--way", &way.to_string(), "--authority"]).arg(&self.authority);
+        command.args(ask.then_some("--ask")).arg(url);
+        let output = command.stdin(Stdio::null()).output().context("run the plain client")?;
+        let complaint = String::from_utf8_lossy(&output.stderr);
+        ensure!(output.status.success(), "plain-client {url}: {}: {}", output.status, complaint.trim());
+        let fetched: Fetched = serde_json::from_slice(&output.stdout).context("read what the plain client says")?;
+        ensure!(fetched.status == 200, "{url}: status {}", fetched.status);
+        let Fetched { name_ms, connect_ms, ttfb_ms, far_cache, .. } = fetched;
+        Ok(Fetch { hand: Hand::Plain, name_ms, connect_ms, ttfb_ms, far_cache })
     }
 
     fn directly(&self, wrapper: &[OsString], url: &str) -> Result<Fetch> {
         let (written, far_cache, _) = self.curl(wrapper, &["--noproxy", "*"], url)?;
         Ok(Fetch {
-            name_ms: 1e3 * written.time_namelookup,
+            hand: Hand::Curl,
+            name_ms: Some(1e3 * written.time_namelookup),
             connect_ms: 1e3 * (written.time_connect - written.time_namelookup),
             ttfb_ms: 1e3 * (written.time_starttransfer - written.time_namelookup),
             far_cache,
         })
     }
 
-    fn through(&self, proxy: SocketAddr, name: &str, url: &str) -> Result<Fetch> {
-        let started = clock::now();
-        let asked = self.namespace.command("getent").args(["ahosts", name]).output().context("run getent")?;
-        let name_ms = 1e3 * (clock::now() - started).as_secs_f64();
-        ensure!(asked.status.success(), "getent knows no {name}");
+    fn forwarded(&self, proxy: SocketAddr, name: &str, url: &str) -> Result<Fetch> {
+        let name_ms = Some(self.ask(name)?);
         let proxy = format!("http://{proxy}");
         let trace = ["--proxy", &proxy, "--proxytunnel", "--verbose", "--trace-time"];
         let (written, far_cache, trace) = self.curl(&[], &trace, url)?;
-        Ok(Fetch {
-            name_ms,
-            connect_ms: connect_reply_ms(&trace).with_context(|| format!("no CONNECT in curl's trace:\n{trace}"))?,
-            ttfb_ms: 1e3 * (written.time_starttransfer - written.time_connect),
-            far_cache,
-        })
+        let connect_ms = between(&trace, " * Establish HTTP proxy tunnel", " < HTTP/1.")
+            .with_context(|| format!("no CONNECT in curl's trace:\n{trace}"))?;
+        let ttfb_ms = 1e3 * (written.time_starttransfer - written.time_connect);
+        Ok(Fetch { hand: Hand::Curl, name_ms, connect_ms, ttfb_ms, far_cache })
+    }
+
+    /// Through a proxy whose answer is recognised by `granted`; everything from the first attempt to reach it counts.
+    fn proxied(&self, options: &[&str], granted: &str, name_ms: Option<f64>, url: &str) -> Result<Fetch> {
+        let options = [options, &["--verbose", "--trace-time"]].concat();
+        let (written, far_cache, trace) = self.curl(&[], &options, url)?;
+        let connect_ms = between(&trace, "   Trying ", granted)
+            .with_context(|| format!("no answer of the proxy in curl's trace:\n{trace}"))?;
+        let ttfb_ms = 1e3 * (written.time_starttransfer - written.time_namelookup);
+        Ok(Fetch { hand: Hand::Curl, name_ms, connect_ms, ttfb_ms, far_cache })
+    }
+
+    /// Asks for a name; milliseconds.
+    fn ask(&self, name: &str) -> Result<f64> {
+        let started = clock::now();
+        let asked = self.namespace.command("getent").args(["ahosts", name]).output().context("run getent")?;
+        ensure!(asked.status.success(), "getent knows no {name}");
+        Ok(1e3 * (clock::now() - started).as_secs_f64())
+    }
+
+    fn command(&self, wrapper: &[OsString], program: &std::ffi::OsStr) -> Result<Command> {
+        let program = program.to_owned();
+        let mut words = wrapper.iter().chain([&program]);
+        let mut command = self.namespace.command(words.next().unwrap_or(&program));
+        command.args(words);
+        if let Some(cgroup) = self.cgroup {
+            cgroup.adopt(&mut command)?;
+        }
+        Ok(command)
     }
 
     fn curl(&self, wrapper: &[OsString], options: &[&str], url: &str) -> Result<(Written, Option<String>, String)> {
-        let program = OsString::from("curl");
-        let mut words = wrapper.iter().chain([&program]);
-        let mut command = self.namespace.command(words.next().unwrap_or(&program));
+        let mut command = self.command(wrapper, "curl".as_ref())?;
         // --disable comes first: no ~/.curlrc has a say.
-        command.args(words).args(["--disable", "--silent", "--show-error", "--output", "/dev/null"]);
+        command.args(["--disable", "--silent", "--show-error", "--output", "/dev/null"]);
         command.args(["--max-time", SECONDS_AT_MOST, "--write-out", "%{json}\n%header{x-cache}", "--cacert"]);
         command.arg(&self.authority).args(options).arg(url);
         let output = command.stdin(Stdio::null()).output().context("run curl")?;
@@ -121,12 +199,13 @@ impl Visitor<'_> {
     }
 }
 
-/// From before curl sends CONNECT to the proxy's answer, by the clock of the trace: never less than it took. (The line
-/// with the request itself is stamped after it was sent, on a busy host up to 30 ms after.)
-fn connect_reply_ms(trace: &str) -> Option<f64> {
+/// Milliseconds between two lines, by the clock of the trace. Both marks are printed before what they tell of is
+/// waited for, or after it has come, so it is never less than it took. (A line with what was sent is stamped after that, on a
+/// busy host up to 30 ms after.)
+fn between(trace: &str, from: &str, to: &str) -> Option<f64> {
     const DAY: f64 = 86_400.0;
     let at = |mark: &str| trace.lines().find(|line| line.contains(mark)).and_then(time_of_day);
-    Some(1e3 * (at(" < HTTP/1.")? - at(" * Establish HTTP proxy tunnel")?).rem_euclid(DAY))
+    Some(1e3 * (at(to)? - at(from)?).rem_euclid(DAY))
 }
 
 /// Seconds since midnight at the start of a trace line: `12:34:56.789012 < …`.
@@ -138,13 +217,15 @@ fn time_of_day(line: &str) -> Option<f64> {
 
 #[cfg(test)]
 mod tests {
-    use super::connect_reply_ms;
+    use super::between;
 
     #[test]
-    fn the_trace_says_how_long_connect_took_also_over_midnight() {
-        let trace = "23:59:59.995000 * Establish HTTP proxy tunnel to a:80\n23:59:59.998000 > CONNECT a:80 HTTP/1.1\n\
-                     00:00:00.035500 < HTTP/1.0 200 Connection established\n00:00:00.080000 < HTTP/1.1 200 OK\n";
-        assert!((connect_reply_ms(trace).unwrap() - 40.5).abs() < 1e-6);
-        assert_eq!(connect_reply_ms("nothing"), None);
+    fn the_trace_says_how_long_a_proxy_took_also_over_midnight() {
+        let trace = "23:59:59.990000 *   Trying 10.0.0.1:80...\n23:59:59.995000 * Establish HTTP proxy tunnel to a:80\n\
+                     23:59:59.998000 > CONNECT a:80 HTTP/1.1\n00:00:00.035500 < HTTP/1.0 200 Connection established\n\
+                     00:00:00.080000 < HTTP/1.1 200 OK\n";
+        assert!((between(trace, " * Establish HTTP proxy tunnel", " < HTTP/1.").unwrap() - 40.5).abs() < 1e-6);
+        assert!((between(trace, "   Trying ", " < HTTP/1.").unwrap() - 45.5).abs() < 1e-6);
+        assert_eq!(between("nothing", "from", "to"), None);
     }
 }

@@ -100,7 +100,9 @@ fn the_documents_name_every_command() {
     let manual = text(&prewarm(&["man"]).expect("the binary is there").stdout);
     for shell in ["bash", "zsh", "fish"] {
         let script = text(&prewarm(&["completions", shell]).expect("the binary is there").stdout);
-        for command in ["run", "exec", "stats", "leases", "names", "predictions", "doctor", "dissect", "config"] {
+        for command in
+            ["run", "exec", "lease", "stats", "leases", "names", "predictions", "doctor", "dissect", "config"]
+        {
             assert!(help.contains(command), "--help leaves {command} out");
             assert!(manual.contains(&format!("prewarm\\-{command}(1)")), "the manual page leaves {command} out");
             assert!(script.contains(command), "the completions of {shell} leave {command} out");

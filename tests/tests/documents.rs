@@ -18,7 +18,7 @@ fn the_metrics_document_has_each_metric_once() {
         (format!("`{}{suffix}`", metric.name), metric.meaning)
     });
     let labelled = LABELLED.iter().map(|(name, label, meaning)| {
-        let suffix = if *label == "reason" { "_total" } else { "" };
+        let suffix = if matches!(*label, "reason" | "way") { "_total" } else { "" };
         (format!("`{name}{suffix}`"), *meaning)
     });
     let all: Vec<(String, &str)> = plain.chain(labelled).collect();

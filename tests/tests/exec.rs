@@ -43,6 +43,7 @@ fn uses_exactly_the_leases(ip: &str, leases: usize, command: impl FnOnce(&Origin
     assert_eq!(bodies, (0..leases).collect::<Vec<_>>(), "answers came over the connections that were open before");
     assert_eq!(origin.accepted(), leases, "the program opened none itself");
     daemon.wait_taken(leases as u64);
+    assert_eq!(daemon.desk.counters().taken, leases as u64);
     let outcomes = daemon.outcomes();
     assert_eq!(outcomes.len(), leases);
     assert!(outcomes.iter().all(|outcome| matches!(outcome.verdict, Verdict::Used { saved } if !saved.is_zero())));

@@ -15,7 +15,7 @@ use anyhow::Result;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use prewarm_tests::needs::{self, skip};
-use prewarm_tests::report::Report;
+use prewarm_tests::report::{Report, Row};
 use prewarm_tests::{clock, daemon};
 
 /// One lab at a time: two would measure each other.
@@ -99,10 +99,39 @@ fn over_ipv6_followers_ride_on_leases() {
     );
 }
 
+/// Shorter than the others, with less to learn from: that each way works from a question to a lease, and breaks nothing.
+#[test]
+fn on_every_other_way_followers_ride_on_leases() {
+    if skip(needs::DAEMON) {
+        return;
+    }
+    let report = report(&lab(&["--path", "redirect,socks,tproxy,fd", "--json", "--visits", "8", "--learn", "48"]));
+    for way in ["redirect", "socks", "tproxy", "fd"] {
+        let sum = |metric: &str| -> f64 {
+            let of_way = |row: &&Row| row.case.starts_with(&format!("{way}/")) && row.metric == metric;
+            report.results.iter().filter(of_way).map(|row| row.value).sum()
+        };
+        assert_eq!(sum("failed"), 0.0, "{way}: requests failed");
+        // Of both schemes together.
+        assert!(sum("lease_share") >= 60.0, "{way}: too few leases, {} % of twice 100", sum("lease_share"));
+        for scheme in ["http", "tls"] {
+            let saved = report.value(&format!("{way}/40/{scheme}"), "prewarm", "saved_rtt");
+            assert!(saved.is_none_or(|saved| saved >= 0.7), "{way}/{scheme}: a lease saves {saved:?} round trips");
+        }
+    }
+}
+
 #[test]
 fn what_does_not_exist_yet_is_refused_with_a_hint() {
-    for flags in [["--path", "socks"], ["--scenario", "edge"], ["--rtt", "0"], ["--visits", "0"]] {
-        let output = lab(&flags);
+    for flags in [
+        &["--path", "socks", "--scenario", "host"][..],
+        &["--path", "pigeon"],
+        &["--scenario", "edge"],
+        &["--rtt", "0"],
+        &["--all", "--rtt", "10"],
+        &["--visits", "0"],
+    ] {
+        let output = lab(flags);
         assert_eq!(output.status.code(), Some(2), "{flags:?}");
         assert!(output.stdout.is_empty(), "{flags:?}: data on an error");
         let said = String::from_utf8_lossy(&output.stderr).into_owned();

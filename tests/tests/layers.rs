@@ -7,7 +7,7 @@ use std::{
 };
 
 /// The rows, top first: a part may import what stands in a row above its own.
-const ROWS: [&[&str]; 9] = [
+const ROWS: [&[&str]; 10] = [
     &["model"],
     &["telemetry"],
     &["config"],
@@ -16,6 +16,7 @@ const ROWS: [&[&str]; 9] = [
     &["resolve", "lease", "handover", "cache", "hint", "slice", "shard", "fleet"],
     &["cluster", "allocate"],
     &["control"],
+    &["client"],
     &["cli", "tui"],
 ];
 /// Imports whatever it likes.

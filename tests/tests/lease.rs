@@ -1,5 +1,9 @@
 //! Leases over real sockets: what an origin does to a waiting connection, and what the pool makes of it.
 
+#[path = "lease/offers.rs"]
+mod offers;
+#[path = "lease/quality.rs"]
+mod quality;
 #[path = "lease/warm.rs"]
 mod warm;
 
@@ -13,7 +17,7 @@ use std::{
 
 use prewarm_user::{
     config::LeaseSettings,
-    lease::{Fate, Guard, LeaseOrder, LeaseState, Pool, Reason, Take, Taken, TcpDialer, netns_cookie},
+    lease::{Fate, Guard, LeaseOrder, LeaseState, Pool, Reason, Take, Taken, Taker, TcpDialer, netns_cookie},
     model::{IntentId, Outcome, ResourceId, Timestamp, Verdict},
 };
 use tokio::sync::mpsc;
@@ -23,6 +27,8 @@ struct Bench {
     listener: TcpListener,
     pool: Pool,
     outcomes: mpsc::Receiver<Outcome>,
+    /// Where the origin is, if not at the listener.
+    elsewhere: Option<SocketAddr>,
 }
 
 const FAR: Timestamp = Timestamp::from_nanos(u64::MAX);
@@ -38,15 +44,16 @@ impl Bench {
 
     fn guarded(change: impl FnOnce(&mut LeaseSettings), guard: Guard) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let mut settings = LeaseSettings::default();
+        // Only where it is looked at: a test says which connections there are.
+        let mut settings = LeaseSettings { demand: false, ..LeaseSettings::default() };
         change(&mut settings);
         let (sender, outcomes) = mpsc::channel(64);
         let pool = Pool::start(&settings, Arc::new(TcpDialer::default()), guard, sender, Timestamp::ZERO).unwrap();
-        Self { listener, pool, outcomes }
+        Self { listener, pool, outcomes, elsewhere: None }
     }
 
     fn address(&self) -> SocketAddr {
-        self.listener.local_addr().unwrap()
+        self.elsewhere.unwrap_or_else(|| self.listener.local_addr().unwrap())
     }
 
     fn origin(&self) -> String {
@@ -71,12 +78,17 @@ impl Bench {
         self.listener.accept().unwrap().0
     }
 
+    /// One lease is wanted for good.
+    fn keep_one(&self) {
+        self.pool.want(self.origin().parse().unwrap(), vec![self.address().ip()], FAR, 1);
+    }
+
     fn ready(&self) -> usize {
         self.pool.leases().iter().filter(|lease| lease.state == LeaseState::Ready).count()
     }
 
     fn take(&self) -> Option<Taken> {
-        match self.pool.take(self.address(), None) {
+        match self.pool.take(self.address(), &Taker::default()) {
             Take::Lease(taken) => Some(taken),
             Take::Miss { .. } => None,
         }
@@ -97,6 +109,10 @@ async fn until(what: &str, mut reached: impl FnMut() -> bool) {
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
     panic!("waited in vain until {what}");
+}
+
+fn from(netns: u64) -> Taker {
+    Taker { netns: Some(netns), ..Taker::default() }
 }
 
 fn local(fd: &OwnedFd) -> SocketAddr {
@@ -127,8 +143,8 @@ async fn a_lease_of_another_network_namespace_is_not_given() {
     let bench = Bench::new(|_| {});
     let far_end = bench.lease(1).await;
     let here = netns_cookie(far_end.as_fd()).unwrap();
-    assert!(matches!(bench.pool.take(bench.address(), Some(here + 1)), Take::Miss { late: false }));
-    assert!(matches!(bench.pool.take(bench.address(), Some(here)), Take::Lease(_)));
+    assert!(matches!(bench.pool.take(bench.address(), &from(here + 1)), Take::Miss { late: false }));
+    assert!(matches!(bench.pool.take(bench.address(), &from(here)), Take::Lease(_)));
 }
 
 #[tokio::test]
@@ -254,10 +270,10 @@ async fn a_program_that_comes_too_early_is_late() {
     let _queued = TcpStream::connect(bench.address()).unwrap();
     bench.pool.lease(bench.order(1, FAR));
     tokio::task::yield_now().await;
-    assert!(matches!(bench.pool.take(bench.address(), None), Take::Miss { late: true }));
+    assert!(matches!(bench.pool.take(bench.address(), &Taker::default()), Take::Miss { late: true }));
     assert_eq!(bench.outcome().await, (1, Verdict::Late));
     until("the dial has timed out", || bench.pool.counters().failed == 1).await;
-    assert!(matches!(bench.pool.take(bench.address(), None), Take::Miss { late: false }));
+    assert!(matches!(bench.pool.take(bench.address(), &Taker::default()), Take::Miss { late: false }));
     assert!(bench.outcomes.try_recv().is_err(), "one outcome for one intent");
 }
 

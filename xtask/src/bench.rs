@@ -5,14 +5,10 @@ use std::process::ExitCode;
 use crate::{build, packages, shell};
 
 #[derive(Debug, clap::Args)]
+#[command(disable_help_flag = true)]
 pub(crate) struct Arguments {
-    /// Which: `xdp`, `pipeline`, `exec`.
-    name: String,
-    /// One JSON object on standard output instead of a table.
-    #[arg(long)]
-    json: bool,
-    /// Flags of the bench itself.
-    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    /// Which one, and its flags; `--help` shows them.
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, required = true, value_name = "NAME")]
     flags: Vec<String>,
 }
 
@@ -26,12 +22,7 @@ pub(crate) struct LabArguments {
 
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     packages::install("the benches", &packages::of_the_tests())?;
-    let mut flags = vec![arguments.name.clone()];
-    if arguments.json {
-        flags.push("--json".to_owned());
-    }
-    flags.extend(arguments.flags.iter().cloned());
-    measure("bench", &flags)
+    measure("bench", &arguments.flags)
 }
 
 pub(crate) fn lab(arguments: &LabArguments) -> anyhow::Result<ExitCode> {
@@ -42,6 +33,8 @@ pub(crate) fn lab(arguments: &LabArguments) -> anyhow::Result<ExitCode> {
 /// Builds `binary` of the harness beside the daemon and runs it as root.
 fn measure(binary: &str, flags: &[String]) -> anyhow::Result<ExitCode> {
     let daemon = build::daemon(build::Profile::Release)?;
+    // What the harness starts lies beside it.
+    let _client = build::harness("plain-client")?;
     let harness = build::harness(binary)?;
     // Through `env`, since sudo drops what it does not know.
     let mut binary = std::ffi::OsString::from("PREWARM_BIN=");

@@ -121,6 +121,8 @@ fn programs(toolchain: &BpfToolchain) -> anyhow::Result<PathBuf> {
     cargo.arg("--target-dir").arg(&folder);
     // `-Z` on a released compiler; a nightly does not mind.
     cargo.env("RUSTC_BOOTSTRAP", "1");
+    // Whoever switches this off for the rest gets programs here that end without an exit.
+    cargo.env("CARGO_INCREMENTAL", "1");
     let arch = std::env::consts::ARCH;
     let flags = [
         &*format!("--cfg=bpf_target_arch=\"{arch}\""),

@@ -16,7 +16,7 @@ const TOOLS: &[&str] = &["bind9-dnsutils", "gcc", "golang-go", "libc6-dev", "pro
 
 /// Everything that tests, benches and the lab run.
 pub(crate) fn of_the_tests() -> Vec<&'static str> {
-    let servers = harness::PACKAGES.iter().map(|package| package.package);
+    let servers = harness::PACKAGES.iter().chain(harness::ORIGINS).map(|package| package.package);
     TOOLS.iter().copied().chain(servers).collect()
 }
 
@@ -102,8 +102,8 @@ fn disable(installed: &[&str]) {
     if !std::path::Path::new("/run/systemd/system").exists() {
         return;
     }
-    let ours = |service: &&&str| installed.iter().any(|package| service.starts_with(package));
-    let services: Vec<&str> = harness::SERVICES.iter().filter(ours).copied().collect();
+    let ours = harness::SERVICES.iter().filter(|(package, _)| installed.contains(package));
+    let services: Vec<&str> = ours.map(|(_, service)| *service).collect();
     if services.is_empty() {
         return;
     }

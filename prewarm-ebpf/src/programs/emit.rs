@@ -10,7 +10,7 @@ use aya_log_ebpf::warn;
 use prewarm_ebpf::{
     Addresses, Counter, Header, Packet, Question,
     abi::{
-        ADDRESSES, AnswerRecord, FLAG_DNSSEC, FLAG_EDNS, FLAG_EGRESS, FLAG_MORE_RECORDS, FLAG_NAMED,
+        ADDRESSES, AnswerRecord, ConnectionRecord, FLAG_DNSSEC, FLAG_EDNS, FLAG_EGRESS, FLAG_MORE_RECORDS, FLAG_NAMED,
         FLAG_SERVICE_BINDING, FLAG_SUBNET, FLAG_TCP, FLAG_TRUNCATED, FLAG_V6, Head, KIND_ANSWER, KIND_QUESTION,
         KNOWN_ENTRIES, NameField, NamedQuestionRecord, QuestionRecord,
     },
@@ -18,6 +18,7 @@ use prewarm_ebpf::{
 };
 
 use crate::{
+    count::Counters,
     maps::{KNOWN, RING, SLEEPING, TICKS},
     sense::{Hook, Message, Passage, jiffies},
 };
@@ -46,7 +47,7 @@ impl<T> Place<T> {
         // SAFETY: the place was reserved and not given back.
         unsafe { bpf_ringbuf_submit(self.0.cast(), u64::from(BPF_RB_NO_WAKEUP)) };
         passage.counters.one(Counter::Events);
-        wake(passage);
+        wake(passage.counters);
     }
 
     #[inline(always)]
@@ -77,7 +78,7 @@ fn tell_of_loss(passage: &Passage) {
 /// Wakes the reader if it said that it sleeps. After the submit, which is a full barrier: either this sees the flag,
 /// or the reader, who looks again after it set the flag, sees the record.
 #[inline(always)]
-fn wake(passage: &Passage) {
+fn wake(counters: Counters) {
     let Some(sleeping) = SLEEPING.get_ptr_mut(0) else { return };
     // SAFETY: inside the map; a word that others write at any time, so read as it is now.
     if unsafe { sleeping.read_volatile() } == 0 || take(sleeping) == 0 {
@@ -89,7 +90,7 @@ fn wake(passage: &Passage) {
     if !place.is_null() {
         // SAFETY: the place was reserved right above.
         unsafe { bpf_ringbuf_discard(place, u64::from(BPF_RB_FORCE_WAKEUP)) };
-        passage.counters.one(Counter::WakeUps);
+        counters.one(Counter::WakeUps);
     }
 }
 
@@ -101,6 +102,25 @@ fn take(word: *mut u64) -> u64 {
     // SAFETY: an aligned word of a map; the instruction is the kernel's atomic exchange.
     unsafe { asm!("{value} = xchg_64({word} + 0, {value})", word = in(reg) word, value = inout(reg) value) };
     value
+}
+
+/// Hands a connection to the ring. Only what somebody may wait for wakes a sleeping reader.
+#[inline(always)]
+pub(crate) fn connection(counters: Counters, is_urgent: bool, fill: impl FnOnce(*mut ConnectionRecord)) {
+    const SIZE: u64 = size_of::<ConnectionRecord>() as u64;
+    // SAFETY: the map is a ring, and the size is a constant.
+    let place = unsafe { bpf_ringbuf_reserve((&raw const RING).cast_mut().cast(), SIZE, 0) };
+    if place.is_null() {
+        counters.one(Counter::RingLost);
+        return;
+    }
+    fill(place.cast());
+    // SAFETY: the place was reserved and not given back.
+    unsafe { bpf_ringbuf_submit(place, u64::from(BPF_RB_NO_WAKEUP)) };
+    counters.one(Counter::Events);
+    if is_urgent {
+        wake(counters);
+    }
 }
 
 /// Hands a question to the ring; false when there was no room.

@@ -1,7 +1,8 @@
 //! The kernel programs: one file each, on the parser of the library.
 //!
-//! Comes in: frames. Goes out: records in the ring, counters. Never here: a verdict other than "pass", a map entry
-//! that a packet alone could add without bound, or a wake-up for each record.
+//! Comes in: frames, and calls of `connect()`. Goes out: records in the ring, counters, and for a call that has claimed
+//! a lease the daemon's address. Never here: a verdict other than "pass", a map entry that a packet alone could add
+//! without bound, or a wake-up for each record.
 #![no_std]
 #![no_main]
 #![feature(asm_experimental_arch)]
@@ -11,14 +12,19 @@
 )]
 
 mod bench;
+mod connect;
 mod count;
 mod egress;
 mod emit;
 mod frame;
+mod heartbeat;
 mod ingress;
 mod maps;
+mod names;
 mod pass;
 mod sense;
+mod sockops;
+mod tproxy;
 
 /// Programs never panic: a check that could is refused by the verifier as an endless loop.
 #[panic_handler]

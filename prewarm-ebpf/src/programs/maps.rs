@@ -2,12 +2,21 @@
 
 use aya_ebpf::{
     Global,
+    bindings::BPF_F_NO_PREALLOC,
     macros::map,
-    maps::{Array, PerCpuArray, RingBuf},
+    maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf},
 };
 use prewarm_ebpf::{
     HashKey, KEY_WORDS,
-    abi::{ABI_MARK, ABI_VERSION, COUNTERS_LENGTH, KNOWN_ENTRIES, RECENT_ENTRIES, RING_BYTES, RecentSlot},
+    abi::{
+        ABI_MARK, ABI_VERSION, COUNTERS_ENTRIES, COUNTERS_LENGTH, DIALLED_ENTRIES, KNOWN_ENTRIES, RECENT_ENTRIES,
+        RING_BYTES, RecentSlot,
+    },
+    redirect::{
+        Destination, LISTENER_ENTRIES, Listener, OFFER_ENTRIES, OfferKey, REDIRECT_COUNTERS_LENGTH, REDIRECTED_ENTRIES,
+        Redirected, Rules, Slots, USER_ENTRIES,
+    },
+    tproxy::{FLOW_ENTRIES, Flow, Place, TPROXY_COUNTERS_LENGTH, TPROXY_OFFER_ENTRIES, Taken},
 };
 
 #[map]
@@ -17,9 +26,43 @@ pub(crate) static KNOWN: Array<u64> = Array::with_max_entries(KNOWN_ENTRIES, 0);
 #[map]
 pub(crate) static RECENT: Array<RecentSlot> = Array::with_max_entries(RECENT_ENTRIES, 0);
 #[map]
-pub(crate) static COUNTERS: PerCpuArray<[u64; COUNTERS_LENGTH]> = PerCpuArray::with_max_entries(2, 0);
+pub(crate) static COUNTERS: PerCpuArray<[u64; COUNTERS_LENGTH]> = PerCpuArray::with_max_entries(COUNTERS_ENTRIES, 0);
+#[map]
+pub(crate) static DIALLED: LruHashMap<u64, u64> = LruHashMap::with_max_entries(DIALLED_ENTRIES, 0);
 #[map]
 pub(crate) static SLEEPING: Array<u64> = Array::with_max_entries(1, 0);
+
+#[map]
+pub(crate) static HEARTBEAT: Array<u64> = Array::with_max_entries(1, 0);
+// Not allocated ahead: a lookup that a change overtakes then sees the old entry, never another one's.
+#[map]
+pub(crate) static OFFERS: HashMap<OfferKey, u32> = HashMap::with_max_entries(OFFER_ENTRIES, BPF_F_NO_PREALLOC);
+#[map]
+pub(crate) static DESTINATIONS: HashMap<Destination, Slots> =
+    HashMap::with_max_entries(OFFER_ENTRIES, BPF_F_NO_PREALLOC);
+#[map]
+pub(crate) static REDIRECTED: LruHashMap<u64, Redirected> = LruHashMap::with_max_entries(REDIRECTED_ENTRIES, 0);
+#[map]
+pub(crate) static LISTENERS: HashMap<u64, Listener> = HashMap::with_max_entries(LISTENER_ENTRIES, BPF_F_NO_PREALLOC);
+#[map]
+pub(crate) static USERS: HashMap<u32, u32> = HashMap::with_max_entries(USER_ENTRIES, BPF_F_NO_PREALLOC);
+#[map]
+pub(crate) static RULES: Array<Rules> = Array::with_max_entries(1, 0);
+#[map]
+pub(crate) static REDIRECT_COUNTERS: PerCpuArray<[u64; REDIRECT_COUNTERS_LENGTH]> = PerCpuArray::with_max_entries(1, 0);
+
+#[map]
+pub(crate) static TPROXY_OFFERS: HashMap<OfferKey, u32> =
+    HashMap::with_max_entries(TPROXY_OFFER_ENTRIES, BPF_F_NO_PREALLOC);
+#[map]
+pub(crate) static TPROXY_DESTINATIONS: HashMap<Destination, Slots> =
+    HashMap::with_max_entries(TPROXY_OFFER_ENTRIES, BPF_F_NO_PREALLOC);
+#[map]
+pub(crate) static FLOWS: LruHashMap<Flow, Taken> = LruHashMap::with_max_entries(FLOW_ENTRIES, 0);
+#[map]
+pub(crate) static PLACE: Array<Place> = Array::with_max_entries(1, 0);
+#[map]
+pub(crate) static TPROXY_COUNTERS: PerCpuArray<[u64; TPROXY_COUNTERS_LENGTH]> = PerCpuArray::with_max_entries(1, 0);
 
 #[unsafe(no_mangle)]
 static KEY: Global<HashKey> = Global::new([0; KEY_WORDS]);

@@ -14,13 +14,17 @@ use tokio::{
     time::sleep_until,
 };
 
-use super::decide::{Decider, Decisions};
+use super::{
+    act::Errand,
+    decide::{Decider, Decisions},
+    uses::Uses,
+};
 use crate::{
     config::Config,
-    control::{AttachmentView, NameView, PredictionView},
-    history::Learned,
+    control::{AttachmentView, NameView, OriginView, PredictionView},
+    history::{self, Learned},
     kernel::{Counters, Counts, EventSource, KernelError, Known, Programs, RingSource},
-    model::{Action, ActionKind, Intent, Observation, Outcome, Timestamp, Verdict},
+    model::{Action, ActionKind, Observation, Outcome, Phase, Seen, Timestamp, Verdict},
     policy,
     telemetry::{Clock, Latency},
 };
@@ -35,6 +39,8 @@ pub(super) enum Question {
     Numbers(oneshot::Sender<Numbers>),
     /// The names it knows, the most recently asked first, at most so many.
     Names(usize, oneshot::Sender<Vec<NameView>>),
+    /// The origins that it saw programs connect to.
+    Origins(oneshot::Sender<Vec<OriginView>>),
     /// What it expects, at most so many.
     Predictions(usize, oneshot::Sender<Vec<PredictionView>>),
     /// Attach to an interface; the answer is a line for a person either way.
@@ -50,6 +56,8 @@ pub(super) enum Question {
 pub(super) struct Numbers {
     pub(super) ingress: Counts,
     pub(super) egress: Counts,
+    pub(super) sockops: Counts,
+    pub(super) history: history::Counters,
     pub(super) attachments: Vec<AttachmentView>,
     pub(super) policy: policy::Counters,
     pub(super) known: u64,
@@ -78,7 +86,7 @@ pub(super) struct Core {
     pub(super) counters: Counters,
     pub(super) decider: Decider,
     pub(super) clock: Clock,
-    pub(super) intents: mpsc::Sender<Intent>,
+    pub(super) intents: mpsc::Sender<Errand>,
     pub(super) outcomes: mpsc::Receiver<Outcome>,
     pub(super) observations: mpsc::Receiver<Observation>,
     pub(super) questions: mpsc::Receiver<Question>,
@@ -86,6 +94,7 @@ pub(super) struct Core {
     pub(super) guard: Arc<RwLock<policy::Guard>>,
     pub(super) ring_to_intent: Arc<Latency>,
     pub(super) saved: Arc<Latency>,
+    pub(super) uses: Arc<Uses>,
     pub(super) stop: watch::Receiver<bool>,
 }
 
@@ -113,7 +122,11 @@ impl Core {
                 Wake::Ring(Ok(0)) => break Err(anyhow::anyhow!("the ring has ended")),
                 Wake::Ring(Ok(_)) => self.take_in(&mut batch, &mut decisions),
                 Wake::Ring(Err(error)) => break Err(anyhow::Error::new(error).context("the ring")),
-                Wake::Outcome(outcome) => self.settle(&outcome),
+                Wake::Outcome(outcome) => {
+                    if let Some(outcome) = self.uses.outcome(outcome) {
+                        self.settle(&outcome);
+                    }
+                }
                 Wake::Observation(observation) => {
                     batch.push(observation);
                     self.take_in(&mut batch, &mut decisions);
@@ -122,6 +135,9 @@ impl Core {
                 Wake::Time => {
                     aged = self.clock.now();
                     self.decider.tick(aged, &mut decisions);
+                    for outcome in self.uses.expire(aged) {
+                        self.settle(&outcome);
+                    }
                 }
                 Wake::Stop => break Ok(()),
             }
@@ -133,8 +149,17 @@ impl Core {
     fn take_in(&mut self, batch: &mut Vec<Observation>, decisions: &mut Decisions) {
         for observation in batch.drain(..) {
             let now = self.clock.now();
+            if let Seen::Connection(connection) = &observation.seen
+                && let Some(outcome) = self.uses.observe(observation.at, connection)
+            {
+                self.settle(&outcome);
+            }
             self.decider.observe(now, &observation, decisions);
-            self.ring_to_intent.record(self.clock.now().since(observation.at));
+            // Nobody waits for the end of a connection, and its record wakes nobody.
+            if !matches!(&observation.seen, Seen::Connection(seen) if !matches!(seen.phase, Phase::Established { .. }))
+            {
+                self.ring_to_intent.record(self.clock.now().since(observation.at));
+            }
         }
     }
 
@@ -151,9 +176,11 @@ impl Core {
         }
         decisions.settled.clear();
         for intent in decisions.intents.drain(..) {
-            if let Err(refused) = self.intents.try_send(intent) {
+            let known = self.decider.history().get(intent.resource);
+            let addresses = known.map(|known| known.addresses.to_vec()).unwrap_or_default();
+            if let Err(refused) = self.intents.try_send(Errand { intent, addresses }) {
                 *overflow += 1;
-                let intent = refused.into_inner();
+                let intent = refused.into_inner().intent;
                 let outcome = Outcome {
                     intent: intent.id,
                     resource: intent.resource,
@@ -178,6 +205,7 @@ impl Core {
         match question {
             Question::Numbers(to) => drop(to.send(self.numbers(overflow))),
             Question::Names(limit, to) => drop(to.send(self.names(limit))),
+            Question::Origins(to) => drop(to.send(self.origins())),
             Question::Predictions(limit, to) => drop(to.send(self.predictions(limit))),
             Question::Attach(interface, to) => drop(to.send(self.attach(&interface))),
             Question::Detach(interface, to) => drop(to.send(self.detach(&interface))),
@@ -205,6 +233,8 @@ impl Core {
         Numbers {
             ingress: self.counters.ingress().unwrap_or_default(),
             egress: self.counters.egress().unwrap_or_default(),
+            sockops: self.counters.sockops().unwrap_or_default(),
+            history: self.decider.history().counters(),
             attachments: self.programs.attachments().map(AttachmentView::from).collect(),
             policy: self.decider.policy().counters().clone(),
             known: self.decider.history().len() as u64,
@@ -230,6 +260,12 @@ impl Core {
             idle_seconds: now.since(known.last_asked).as_secs_f64(),
         };
         names.iter().take(limit).map(view).collect()
+    }
+
+    fn origins(&self) -> Vec<OriginView> {
+        let now = self.clock.now();
+        let origins = self.decider.history().origins();
+        origins.map(|(known, port, origin)| OriginView::seen(format!("{}:{port}", known.name), origin, now)).collect()
     }
 
     fn predictions(&self, limit: usize) -> Vec<PredictionView> {
@@ -270,7 +306,7 @@ impl Core {
 pub(super) const HERE: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
 
 /// An error and its causes on one line.
-fn chain(error: &dyn std::error::Error) -> String {
+pub(super) fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {

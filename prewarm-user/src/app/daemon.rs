@@ -2,6 +2,7 @@
 
 use std::{
     net::IpAddr,
+    os::fd::AsFd as _,
     process::ExitCode,
     sync::{Arc, atomic::AtomicU64},
     time::Duration,
@@ -20,17 +21,23 @@ use super::{
     act::Actor,
     core::{Core, Question},
     decide::Decider,
+    explain::explain,
     handle::Daemon,
-    key,
+    keep, key,
     numbers::Gauges,
+    proxies::{Learning, Needs},
+    sockops::Watch,
+    uses::Uses,
     warm::Warming,
+    ways::WaysOut,
 };
 use crate::{
-    cli::{MissingPrivilege, RunArguments},
+    cli::RunArguments,
     config::Config,
     control,
+    handover::{Reports, peer::Rule, relay::Pipes},
     kernel::{self, KernelError, Key, Programs},
-    lease::{Guard, Pool, TcpDialer},
+    lease::{Dialer, Guard, Pool, TcpDialer},
     policy,
     resolve::{HostResolver, Lookups},
     telemetry::{self, Clock, Latency},
@@ -75,6 +82,8 @@ async fn daemon(arguments: RunArguments, config: Config) -> anyhow::Result<()> {
         window: Duration::from_millis(u64::from(config.capture.fold_ms)),
         ingress: config.capture.ingress.then_some(config.capture.xdp),
         egress: config.capture.egress,
+        redirect: config.handover.redirect.enabled,
+        tproxy: !config.handover.tproxy.interfaces.is_empty(),
         ..kernel::Settings::new(Key::from_secret(&installation))
     };
     let mut programs = Programs::load(object, &settings).map_err(explain)?;
@@ -85,6 +94,7 @@ async fn daemon(arguments: RunArguments, config: Config) -> anyhow::Result<()> {
         Err(KernelError::NoMap(_)) => None,
         Err(error) => return Err(explain(error)),
     };
+    let watch = Watch::start(&mut programs, &config.capture);
     for interface in &config.capture.interfaces {
         let attachment = programs.attach(interface).map_err(explain)?;
         let view = control::AttachmentView::from(&attachment);
@@ -105,18 +115,34 @@ async fn daemon(arguments: RunArguments, config: Config) -> anyhow::Result<()> {
     let (questions, questions_in) = mpsc::channel(SLOTS);
     let (stop, stopped) = watch::channel(false);
 
-    let dialer = Arc::new(TcpDialer { keepalive: config.lease.idle_seconds > 30.0 });
+    let announce = watch.announce.clone();
+    let dialer = Arc::new(TcpDialer { keepalive: config.lease.idle_seconds > 30.0, announce });
+    let fresh: Arc<dyn Dialer> = Arc::clone(&dialer) as _;
     let warming =
         Warming::new(&config, Arc::clone(&dialer) as _, Arc::clone(&dial_guard), clock).context("requests.ca_file")?;
     let warming = Arc::new(warming);
     let pool = Pool::start(&config.lease, dialer, dial_guard, outcomes.clone(), clock.now())
         .context("could not start the pool of leases")?;
+    let memory = keep::recollect(&pool, &arguments.state);
+    let uses = Arc::new(Uses::default());
+    if watch.is_on() {
+        let uses = Arc::clone(&uses);
+        pool.on_taken(move |taken| {
+            // What happens inside this host is not watched.
+            if !taken.destination.ip().to_canonical().is_loopback()
+                && let Ok(socket) = kernel::cookie(taken.fd.as_fd())
+            {
+                uses.handed(clock.now(), socket, (&taken.origin, taken.rtt), taken.intent);
+            }
+        });
+    }
     let resolver = HostResolver::new(&config.resolve)?;
     let here = |server: &IpAddr| server.is_loopback() || own.iter().any(|network| network.addr() == *server);
     let resolver_is_here = resolver.servers().iter().any(here);
     let lookups = Arc::new(Lookups::new(resolver, config.resolve.concurrent));
     let (saved, ring_to_dial, ring_to_intent) =
         (Arc::new(Latency::new()), Arc::new(Latency::new()), Arc::new(Latency::new()));
+    let reports = Reports::default();
     let gauges = Arc::new(Gauges {
         clock,
         started: clock.now(),
@@ -126,6 +152,9 @@ async fn daemon(arguments: RunArguments, config: Config) -> anyhow::Result<()> {
         ring_to_dial: Arc::clone(&ring_to_dial),
         ring_to_intent: Arc::clone(&ring_to_intent),
         warming: Arc::clone(&warming),
+        uses: Arc::clone(&uses),
+        reports: reports.clone(),
+        unwatched: watch.reason.clone(),
     });
     let handle = Arc::new(Daemon {
         arguments,
@@ -134,11 +163,25 @@ async fn daemon(arguments: RunArguments, config: Config) -> anyhow::Result<()> {
         pool: pool.clone(),
         gauges: Arc::clone(&gauges),
         clock,
+        watched: watch.is_on(),
         connects_dropped: AtomicU64::new(0),
     });
 
+    let learning = Learning { observations: observations.clone(), key: Key::from_secret(&installation), clock };
+    let needs = Needs {
+        lookups: Arc::clone(&lookups),
+        pool: pool.clone(),
+        dialer: fresh,
+        guard: Arc::clone(&guard),
+        witness: Arc::new(learning),
+        pipes: Arc::new(Pipes::default()),
+    };
+    let metrics = metrics(&config, &questions, &gauges).await?;
+    let mut ways = WaysOut::start(&config, &mut programs, needs, &reports).await?;
+
     let mut decider = Decider::new(&config.history, &config.predict, &config.policy, &own, clock.now());
     decider.set_warm(config.warm_targets());
+    decider.set_namespaces(watch.namespaces);
     decider.set_echoes(resolver_is_here);
     let core = Core {
         source,
@@ -155,16 +198,19 @@ async fn daemon(arguments: RunArguments, config: Config) -> anyhow::Result<()> {
         guard,
         ring_to_intent,
         saved,
+        uses,
         stop: stopped.clone(),
     };
     let actor = Actor { lookups, pool: pool.clone(), warming, outcomes, observations, clock, ring_to_dial };
     let mut core = tokio::spawn(core.run());
     let actor = tokio::spawn(actor.run(intents_in, stopped));
-    let control = tokio::spawn(control::serve(listener, pool.clone(), Arc::clone(&handle)));
-    let metrics = metrics(&config, &questions, &gauges).await?;
+    let rule = Rule::new(&config.handover);
+    let control = tokio::spawn(control::serve(listener, pool.clone(), rule, Arc::clone(&handle), reports));
     tracing::info!("ready, control socket {}", config.control.socket.display());
     notify(&[sd_notify::NotifyState::Ready]);
     let watchdog = tokio::spawn(watchdog(questions.clone()));
+    let keeping = tokio::spawn(keep::keep(config.lease.keep.clone(), Arc::clone(&gauges.lookups), pool.clone()));
+    let remembering = tokio::spawn(keep::remember_often(pool.clone(), memory.clone()));
 
     let ended = loop {
         tokio::select! {
@@ -182,21 +228,34 @@ async fn daemon(arguments: RunArguments, config: Config) -> anyhow::Result<()> {
     notify(&[sd_notify::NotifyState::Stopping]);
     control.abort();
     watchdog.abort();
-    for task in [log.map(|log| log.abort_handle()), metrics.map(|metrics| metrics.abort_handle())].into_iter().flatten()
-    {
+    keeping.abort();
+    remembering.abort();
+    let (log, metrics) = (log.map(|log| log.abort_handle()), metrics.map(|metrics| metrics.abort_handle()));
+    for task in [log, metrics].into_iter().flatten() {
         task.abort();
     }
     drop(std::fs::remove_file(&config.control.socket));
+    ways.close().await;
     stop.send_replace(true);
     let drained = async {
+        let draining = ways.stop().await;
         drop(actor.await);
         pool.drain().await;
         if !core.is_finished() {
             drop((&mut core).await);
         }
+        draining
     };
-    if tokio::time::timeout(GRACE, drained).await.is_err() {
-        tracing::warn!("some tasks did not end in {} s", GRACE.as_secs());
+    let drained = tokio::time::timeout(GRACE, drained).await;
+    keep::remember(&pool, &memory);
+    match drained {
+        Err(_elapsed) => tracing::warn!("some tasks did not end in {} s", GRACE.as_secs()),
+        // Programs are still talking; a second signal says that nobody cares.
+        Ok(draining) => tokio::select! {
+            () = draining.end() => {}
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        },
     }
     tracing::info!("stopped; nothing is attached any more");
     ended
@@ -246,18 +305,6 @@ fn notify(states: &[sd_notify::NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(states) {
         tracing::debug!(%error, "systemd was not told");
     }
-}
-
-/// A refusal for want of a privilege gets its own exit code.
-fn explain(error: KernelError) -> anyhow::Error {
-    if error.is_privilege() && !nix::unistd::Uid::effective().is_root() {
-        let missing = MissingPrivilege {
-            what: "loading and attaching kernel programs",
-            needs: "CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON",
-        };
-        return anyhow::Error::new(missing);
-    }
-    anyhow::Error::new(error)
 }
 
 /// The addresses of this host with their networks.

@@ -11,7 +11,7 @@ use ipnet::IpNet;
 use crate::{
     config::{HistorySettings, PolicySettings, PredictSettings},
     history::{Access, History, Learned},
-    model::{Intent, Observation, Origin, Outcome, Prediction, ResourceId, Seen, Timestamp},
+    model::{Connection, Intent, Observation, Origin, Outcome, Phase, Prediction, ResourceId, Seen, Timestamp},
     policy::{Known, Policy, Refusal},
     predict::{ClientKey, Mixture, Predictor},
 };
@@ -108,7 +108,13 @@ impl Decider {
     /// Takes an observation in and appends what came of it.
     pub fn observe(&mut self, now: Timestamp, observation: &Observation, decisions: &mut Decisions) {
         let client = observation.client;
-        if self.policy.guard().client(client).is_err() {
+        // The kernel says which of this host's programs connected; nobody can forge that.
+        let certain = matches!(observation.seen, Seen::Connection(_));
+        if matches!(&observation.seen, Seen::Connection(seen) if self.policy.guard().is_own(seen.destination.ip())) {
+            // From this host to itself, by one of its addresses.
+            return;
+        }
+        if !certain && self.policy.guard().client(client).is_err() {
             // A question from a stranger may be forged; an answer to one tells only what it may have wanted to.
             self.counters.strangers += u64::from(matches!(observation.seen, Seen::Question { .. }));
             return;
@@ -123,7 +129,12 @@ impl Decider {
             return;
         }
         let fresh = |resource| self.history.get(resource).is_some_and(|known| known.fresh_until > at);
-        let fresh_before = matches!(&observation.seen, Seen::Question { resource, .. } if fresh(*resource));
+        let fresh_before = match &observation.seen {
+            Seen::Question { resource, .. } | Seen::Named { resource, .. } => fresh(*resource),
+            // Its answer was at hand, or a question would have been seen.
+            Seen::Connect { .. } | Seen::Connection(_) => true,
+            Seen::Answer { .. } => false,
+        };
         let changes = decisions.learned.len();
         let access = self.history.observe(observation, &mut decisions.learned);
         self.forget_with(&decisions.learned[changes..]);
@@ -140,12 +151,23 @@ impl Decider {
                     self.policy.measured(at, resource, 0, after);
                 }
             }
-            Access::Connected { resource, unasked: true, leased, .. } => {
-                // A name that was ready is answered nearby, and no question shows that it was used: the connection does.
-                self.counters.unasked += 1;
-                self.asked(now, observation, resource, Ready { name: true, lease: leased }, decisions);
+            Access::Connected { resource, port, unasked, leased } => {
+                if let Some(round_trip) = handshake(observation) {
+                    self.policy.measured(at, resource, port, round_trip);
+                }
+                if unasked {
+                    // A name that was ready is answered nearby, and no question shows that it was used: the connection
+                    // does.
+                    self.counters.unasked += 1;
+                    self.asked(now, observation, resource, Ready { name: fresh_before, lease: leased }, decisions);
+                }
             }
-            Access::Connected { .. } | Access::Nameless => (),
+            Access::Dialled { resource, port } => {
+                if let Some(round_trip) = handshake(observation) {
+                    self.policy.measured(at, resource, port, round_trip);
+                }
+            }
+            Access::Nameless | Access::Nothing => (),
         }
         self.policy.due(now, &mut decisions.intents);
     }
@@ -153,6 +175,11 @@ impl Decider {
     /// Takes in what became of an intent.
     pub fn outcome(&mut self, outcome: &Outcome) {
         self.policy.outcome(outcome);
+    }
+
+    /// Names the network namespaces whose programs' connections are learnt from.
+    pub fn set_namespaces(&mut self, namespaces: Vec<u64>) {
+        self.history.set_namespaces(namespaces);
     }
 
     /// A round trip to a port of a name's host was measured.
@@ -267,5 +294,13 @@ impl Decider {
                 self.predictor.forget(*resource);
             }
         }
+    }
+}
+
+/// What a handshake took, where the kernel tells of one.
+fn handshake(observation: &Observation) -> Option<Duration> {
+    match observation.seen {
+        Seen::Connection(Connection { phase: Phase::Established { round_trip, .. }, .. }) => round_trip,
+        _ => None,
     }
 }

@@ -30,6 +30,8 @@ pub(super) struct Daemon {
     pub(super) pool: Pool,
     pub(super) gauges: Arc<Gauges>,
     pub(super) clock: Clock,
+    /// The kernel tells of the connections that programs open themselves.
+    pub(super) watched: bool,
     pub(super) connects_dropped: AtomicU64,
 }
 
@@ -64,6 +66,10 @@ impl Daemon {
             Request::Predictions(limit) => {
                 Answer::Predictions(self.ask(|to| Question::Predictions(limit.limit, to)).await?)
             }
+            Request::Origins(limit) => {
+                let seen = self.ask(Question::Origins).await?;
+                Answer::Origins(self.gauges.origins(seen, limit.limit))
+            }
             Request::Reload => Answer::Done(self.reload().await?),
             Request::Attach { interface } => {
                 let done = self.ask(|to| Question::Attach(interface, to)).await?;
@@ -83,6 +89,10 @@ impl Handle for Daemon {
     }
 
     fn connected(&self, destination: SocketAddr, leased: bool) {
+        // A program without a lease goes on to connect by itself, which is seen and must not count twice.
+        if self.watched && !leased {
+            return;
+        }
         let seen = Seen::Connect { destination, leased };
         let observation = Observation { at: self.clock.now(), client: HERE, seen };
         // A program that waits for its connection must not wait for this.

@@ -6,10 +6,18 @@ mod act;
 mod core;
 mod daemon;
 mod decide;
+mod explain;
 mod handle;
+mod keep;
 mod key;
 mod numbers;
+mod proxies;
+mod redirect;
+mod sockops;
+mod tproxy;
+mod uses;
 mod warm;
+mod ways;
 
 pub use daemon::run;
 pub use decide::{Counters as DeciderCounters, Decider, Decisions};

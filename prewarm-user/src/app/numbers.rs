@@ -1,15 +1,19 @@
 //! All numbers on one page.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashMap},
     sync::{Arc, atomic::Ordering},
 };
 
 use prewarm_ebpf::Counter;
 
-use super::{core::Numbers, warm::Warming};
+use super::{core::Numbers, uses::Uses, warm::Warming};
 use crate::{
-    control::{LeaseCounts, NameCounts, PacketCounts, PredictionCounts, STATS_SCHEMA, Stats, WarmCounts},
+    control::{
+        ConnectCounts, LeaseCounts, NameCounts, OriginView, PacketCounts, PredictionCounts, STATS_SCHEMA, Stats,
+        WarmCounts,
+    },
+    handover::Reports,
     lease::{LeaseState, Pool},
     model::{ActionKind, Timestamp},
     resolve::{HostResolver, Lookups},
@@ -26,6 +30,10 @@ pub(super) struct Gauges {
     pub(super) ring_to_dial: Arc<Latency>,
     pub(super) ring_to_intent: Arc<Latency>,
     pub(super) warming: Arc<Warming>,
+    pub(super) uses: Arc<Uses>,
+    pub(super) reports: Reports,
+    /// Why the connections of programs are not watched.
+    pub(super) unwatched: Option<String>,
 }
 
 impl Gauges {
@@ -39,6 +47,8 @@ impl Gauges {
         let millis = std::time::Duration::from_millis(1);
         let held = self.pool.leases();
         let pool = self.pool.counters();
+        let uses = self.uses.counters();
+        let travelled = self.warming.counters();
         let in_state = |state| held.iter().filter(|lease| lease.state == state).count() as u64;
         let reasons = Counter::ALL.iter().filter(|counter| counter.is_reason() || **counter == Counter::RingLost);
         let mut drops: BTreeMap<_, _> = reasons.map(|&counter| (counter.name().to_owned(), both(counter))).collect();
@@ -71,6 +81,16 @@ impl Gauges {
                 used: resolves.used,
                 failed: self.lookups.counters().failed,
             },
+            connects: ConnectCounts {
+                watched: self.unwatched.is_none(),
+                reason: self.unwatched.clone(),
+                named: numbers.history.named_connects,
+                blind: numbers.history.blind_connects,
+                elsewhere: numbers.history.elsewhere_connects,
+                own: numbers.sockops.dialled,
+                lost: numbers.sockops.ring_lost,
+            },
+            blind_share: percent(numbers.history.blind_connects, numbers.history.named_connects),
             leases: LeaseCounts {
                 opened: pool.opened,
                 dialling: in_state(LeaseState::Dialling),
@@ -80,12 +100,20 @@ impl Gauges {
                 dead: pool.dead,
                 failed: pool.failed,
                 refused: pool.refused,
+                carried: uses.carried,
+                empty: uses.empty,
                 missed: leases.missed,
             },
+            handover: self.reports.read(),
             warms: WarmCounts {
                 sent: self.warming.sent.load(Ordering::Relaxed),
                 used: warms.used,
                 failed: self.warming.failed.load(Ordering::Relaxed),
+                opened: travelled.opened,
+                resumed: travelled.resumed,
+                reused: travelled.reused,
+                retried: travelled.retried,
+                held: travelled.held,
             },
             saved_ms: self.saved.quantiles(millis).into(),
             ring_to_dial_us: self.ring_to_dial.quantiles(micros).into(),
@@ -95,6 +123,29 @@ impl Gauges {
             health: health(numbers),
         }
     }
+}
+
+impl Gauges {
+    /// The origins that programs were seen to connect to, with what the pool knows of these and others; those that
+    /// something happened to last come first.
+    pub(super) fn origins(&self, seen: Vec<OriginView>, limit: usize) -> Vec<OriginView> {
+        let mut views: HashMap<String, OriginView> = seen.into_iter().map(|view| (view.origin.clone(), view)).collect();
+        for pool in self.pool.origins() {
+            let vain = pool.origin.parse().map(|origin| self.uses.vain(&origin)).unwrap_or_default();
+            let view = views.entry(pool.origin.clone()).or_default();
+            view.add(pool, vain.leases, vain.unsaved.as_secs_f64() * 1000.0);
+        }
+        let mut views: Vec<_> = views.into_values().collect();
+        let age = |view: &OriginView| view.last_seen_seconds.unwrap_or(f64::INFINITY);
+        views.sort_by(|one, other| age(one).total_cmp(&age(other)).then_with(|| one.origin.cmp(&other.origin)));
+        views.truncate(limit);
+        views
+    }
+}
+
+/// The first in a hundred of both.
+fn percent(part: u64, rest: u64) -> f64 {
+    if part == 0 { 0.0 } else { part as f64 * 100.0 / (part + rest) as f64 }
 }
 
 /// What is not as it should be.

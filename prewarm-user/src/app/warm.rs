@@ -3,7 +3,7 @@
 use std::{
     net::{IpAddr, SocketAddr},
     sync::{
-        Arc, PoisonError, RwLock,
+        Arc, OnceLock, PoisonError, RwLock,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
@@ -57,29 +57,45 @@ impl Warming {
         *self.requests.write().unwrap_or_else(PoisonError::into_inner) = requests(config);
     }
 
+    /// How requests travelled.
+    pub(super) fn counters(&self) -> lease::WarmCounters {
+        self.warmer.counters()
+    }
+
     fn request(&self, origin: &Origin, path: &str) -> Option<WarmRequest> {
         let requests = self.requests.read().unwrap_or_else(PoisonError::into_inner);
         requests.iter().find(|request| request.origin == *origin && request.path == path).cloned()
     }
 
-    /// Sends the request for `path` to one of `addresses`.
-    pub(super) async fn send(&self, origin: &Origin, path: &str, addresses: &[IpAddr]) -> Result<(), Verdict> {
+    /// Sends the request for `path`, over a connection that is held, else to one of the addresses, which are only looked
+    /// up then.
+    pub(super) async fn send<L, F>(&self, origin: &Origin, path: &str, addresses: L) -> Result<(), Verdict>
+    where
+        L: FnOnce() -> F + Send,
+        F: Future<Output = Result<Vec<IpAddr>, Verdict>> + Send,
+    {
         let Some(request) = self.request(origin, path) else { return Err(Verdict::Refused) };
-        let destinations: Vec<SocketAddr> =
-            interleave(addresses).into_iter().map(|address| SocketAddr::new(address, origin.port)).collect();
-        let won = match race(Arc::clone(&self.dialer), &destinations, self.pacing, &self.guard).await {
-            Ok(won) => won,
-            Err(DialError::Guarded(reason)) => {
-                tracing::debug!(%origin, reason, "warm: refused");
-                return Err(Verdict::Refused);
-            }
-            Err(error @ DialError::Unreachable(_)) => {
-                self.failed.fetch_add(1, Ordering::Relaxed);
-                tracing::debug!(%origin, %error, "warm: no connection");
-                return Err(Verdict::Failed);
-            }
+        let unresolved = OnceLock::new();
+        let dial = || async {
+            let addresses = addresses().await.map_err(|verdict| {
+                // There is one look-up at most.
+                drop(unresolved.set(verdict));
+                DialError::Unreachable(std::io::ErrorKind::NotFound.into())
+            })?;
+            let destinations: Vec<SocketAddr> =
+                interleave(&addresses).into_iter().map(|address| SocketAddr::new(address, origin.port)).collect();
+            let won = race(Arc::clone(&self.dialer), &destinations, self.pacing, &self.guard).await?;
+            Ok(won.dialled.socket)
         };
-        match self.warmer.warm(won.dialled.socket, &request, self.clock.now()).await {
+        let warmed = self.warmer.warm(dial, &request, self.clock.now()).await;
+        if let Some(verdict) = unresolved.into_inner() {
+            return Err(verdict);
+        }
+        match warmed {
+            Err(WarmError::Dial(DialError::Guarded(reason))) => {
+                tracing::debug!(%origin, reason, "warm: refused");
+                Err(Verdict::Refused)
+            }
             Ok(warmed) if warmed.status < 400 => {
                 self.sent.fetch_add(1, Ordering::Relaxed);
                 tracing::debug!(%origin, path, status = warmed.status, hot = ?warmed.was_hot(), "warm: sent");

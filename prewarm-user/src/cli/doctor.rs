@@ -8,6 +8,7 @@ use serde::Serialize;
 use super::{SocketArgument, exit::UNHEALTHY, output};
 use crate::{
     control::{Answer, Client, ClientError, Request, Stats},
+    handover::{self, redirect::RedirectError},
     kernel,
 };
 
@@ -68,6 +69,7 @@ impl DoctorArguments {
             programs(),
             egress_hook(release.trim()),
             cgroup(&fs::read_to_string("/proc/self/mounts").unwrap_or_default()),
+            redirect(),
             seccomp(&fs::read_to_string("/proc/sys/kernel/seccomp/actions_avail").unwrap_or_default()),
             resolver(&fs::read_to_string("/etc/resolv.conf").unwrap_or_default()),
         ];
@@ -157,14 +159,27 @@ fn egress_hook(release: &str) -> Finding {
 }
 
 fn cgroup(mounts: &str) -> Finding {
-    let mount = mounts.lines().find_map(|line| {
-        let mut fields = line.split(' ').skip(1);
-        let path = fields.next()?;
-        (fields.next() == Some("cgroup2")).then_some(path)
-    });
-    match mount {
-        Some(path) => Finding::ok("cgroup v2", path),
+    match kernel::cgroup2_mount(mounts) {
+        Some(path) => Finding::ok("cgroup v2", path.display().to_string()),
         None => Finding::warn("cgroup v2", "not mounted", "mount -t cgroup2 none /sys/fs/cgroup"),
+    }
+}
+
+fn redirect() -> Finding {
+    let check = "connect redirect";
+    let Some(object) = kernel::object() else {
+        return Finding::warn(check, "not tried without the kernel programs", "build it with `cargo xtask build`");
+    };
+    match handover::redirect::probe(object) {
+        Ok(cgroup) => Finding::ok(check, format!("can be attached to {}", cgroup.display())),
+        Err(RedirectError::Kernel(error)) if error.is_privilege() => {
+            Finding::warn(check, "not tried", "run prewarm doctor as root")
+        }
+        Err(error) => Finding::warn(
+            check,
+            error.to_string(),
+            "mount cgroup v2 (mount -t cgroup2 none /sys/fs/cgroup); until then use `prewarm exec` or a proxy",
+        ),
     }
 }
 
@@ -211,6 +226,17 @@ fn attached(stats: &Stats) -> Vec<Finding> {
             ),
         });
     }
+    findings.push(match &stats.connects.reason {
+        None if stats.connects.watched => Finding::ok(
+            "connections",
+            format!("all are seen; {:.1} % go to addresses without a name", stats.blind_share),
+        ),
+        reason => Finding::warn(
+            "connections",
+            format!("not watched: {}", reason.as_deref().unwrap_or("an older daemon")),
+            "mount cgroup v2 and set capture.sockops; until then only programs that ask are measured",
+        ),
+    });
     let complaint = |text: &String| Finding::warn("health", text, "see `prewarm stats`");
     findings.extend(stats.health.iter().map(complaint));
     findings

@@ -7,6 +7,7 @@ use clap::Args as ClapArgs;
 use crate::handover::{
     client::daemon_listens,
     exec::{self, Plan},
+    source::Patience,
 };
 
 /// Runs a program whose connections are open before it asks for them.
@@ -20,8 +21,9 @@ pub struct Args {
     #[arg(long, value_name = "PATH", env = "PREWARM_SOCKET", default_value = "/run/prewarm/control.sock")]
     pub socket: PathBuf,
     /// How long a connect() may wait for the daemon's answer, in milliseconds, before it goes on as without prewarm.
-    #[arg(long, value_name = "MS", default_value_t = 5)]
-    pub patience: u64,
+    /// Unless given, as long as the lease would save, between 2 and 50 ms.
+    #[arg(long, value_name = "MS")]
+    pub patience: Option<u64>,
     /// Say nothing when the program has to run without leases.
     #[arg(short, long)]
     pub quiet: bool,
@@ -31,6 +33,11 @@ pub struct Args {
     /// The program and its arguments.
     #[arg(value_name = "CMD", required = true, trailing_var_arg = true, allow_hyphen_values = true)]
     pub command: Vec<OsString>,
+}
+
+/// The flag's meaning.
+pub(super) fn patience_of(flag: Option<u64>) -> Patience {
+    flag.map_or(Patience::Worth, |milliseconds| Patience::Fixed(Duration::from_millis(milliseconds)))
 }
 
 /// Becomes the program; returns only when that failed. Must be called before any thread is started: no runtime.
@@ -52,7 +59,7 @@ pub fn run(args: Args) -> ExitCode {
             socket.display()
         ));
     }
-    let error = exec::run(Plan { command, socket, patience: Duration::from_millis(patience), report }, |reason| {
+    let error = exec::run(Plan { command, socket, patience: patience_of(patience), report }, |reason| {
         if !quiet {
             say(reason);
         }

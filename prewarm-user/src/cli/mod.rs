@@ -9,9 +9,11 @@ mod doctor;
 mod documents;
 pub mod exec;
 mod exit;
+mod lease;
 mod leases;
 mod link;
 mod names;
+mod origins;
 mod output;
 mod predictions;
 mod run;
@@ -51,12 +53,16 @@ pub enum Command {
     Run(RunArguments),
     /// Runs a program whose connections are taken from the leases that wait for them.
     Exec(exec::Args),
+    /// Takes a connection that waits, for a program that is given it open.
+    Lease(lease::LeaseArguments),
     /// Shows the numbers.
     Stats(stats::StatsArguments),
     /// Lists the connections that are held.
     Leases(ListArguments),
     /// Lists the names that are known.
     Names(ListArguments),
+    /// Lists the origins that programs connect to: round trips, and what leases saved or would have saved.
+    Origins(ListArguments),
     /// Lists what is expected, by value and deadline.
     Predictions(ListArguments),
     /// Attaches the running daemon to one more interface.
@@ -84,9 +90,11 @@ impl Command {
         match self {
             Self::Run(_) => anyhow::bail!("the daemon is started by the binary"),
             Self::Exec(arguments) => Ok(exec::run(arguments)),
+            Self::Lease(arguments) => arguments.run(),
             Self::Stats(arguments) => arguments.run(),
             Self::Leases(arguments) => leases::run(&arguments),
             Self::Names(arguments) => names::run(&arguments),
+            Self::Origins(arguments) => origins::run(&arguments),
             Self::Predictions(arguments) => predictions::run(&arguments),
             Self::Attach(arguments) => arguments.attach(),
             Self::Detach(arguments) => arguments.detach(),

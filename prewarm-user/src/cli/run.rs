@@ -1,11 +1,12 @@
 //! `run`: the flags of the daemon.
 
-use std::path::PathBuf;
+use std::{net::SocketAddr, path::PathBuf};
 
 use clap::Args;
 
 use crate::{
-    config::{Config, ConfigError, Sources, load},
+    config::{Config, ConfigError, RedirectSettings, Sources, load},
+    kernel::cgroup_mount,
     telemetry::LogFormat,
 };
 
@@ -23,12 +24,25 @@ pub struct RunArguments {
     /// Where state and the key of the resource IDs are kept.
     #[arg(long, value_name = "DIR", default_value = "/var/lib/prewarm")]
     pub state: PathBuf,
+    /// Serves SOCKS5 there; may be given several times.
+    #[arg(long, value_name = "ADDR:PORT")]
+    socks: Vec<SocketAddr>,
+    /// Serves HTTP CONNECT there; may be given several times.
+    #[arg(long, value_name = "ADDR:PORT")]
+    connect: Vec<SocketAddr>,
+    /// Takes over forwarded connections that arrive by this interface where a lease waits for them; may be given several
+    /// times.
+    #[arg(long, value_name = "IF")]
+    tproxy: Vec<String>,
     /// Does not watch what arrives.
     #[arg(long)]
     no_ingress: bool,
     /// Does not watch what leaves.
     #[arg(long)]
     no_egress: bool,
+    /// Redirects connections of the programs in a cgroup to leases [default: in those of the configuration]
+    #[arg(long, value_name = "CGROUP", num_args = 0..=1, require_equals = true)]
+    redirect: Option<Option<PathBuf>>,
     /// What to log, in the notation of RUST_LOG, which wins over it.
     #[arg(long, value_name = "FILTER", default_value = "info")]
     pub log: String,
@@ -61,17 +75,38 @@ impl RunArguments {
     /// When a source is bad.
     pub fn configuration(&self) -> Result<Config, ConfigError> {
         let mut config = load(&self.settings.sources())?;
-        for interface in &self.interfaces {
-            if !config.capture.interfaces.contains(interface) {
-                config.capture.interfaces.push(interface.clone());
-            }
-        }
+        add(&mut config.capture.interfaces, &self.interfaces);
+        let handover = &mut config.handover;
+        add(&mut handover.socks.listen, &self.socks);
+        add(&mut handover.connect.listen, &self.connect);
+        add(&mut handover.tproxy.interfaces, &self.tproxy);
         config.capture.ingress &= !self.no_ingress;
         config.capture.egress &= !self.no_egress;
         if let Some(socket) = &self.socket {
             config.control.socket.clone_from(socket);
         }
+        if let Some(cgroup) = &self.redirect {
+            let redirect = &mut config.handover.redirect;
+            redirect.enabled = true;
+            match cgroup {
+                Some(cgroup) => redirect.cgroups = vec![cgroup.clone()],
+                // Where cgroup v1 is there too, v2 lies elsewhere than the usual settings say.
+                None if redirect.cgroups == RedirectSettings::default().cgroups => {
+                    redirect.cgroups.splice(.., cgroup_mount());
+                }
+                None => {}
+            }
+        }
         config.check()?;
         Ok(config)
+    }
+}
+
+/// What flags name comes on top of what the file does.
+fn add<T: Clone + PartialEq>(list: &mut Vec<T>, more: &[T]) {
+    for item in more {
+        if !list.contains(item) {
+            list.push(item.clone());
+        }
     }
 }

@@ -99,15 +99,44 @@ fn shown(stats: &Stats) -> String {
         format!("{:.1} MiB of tables", stats.memory_bytes as f64 / 1_048_576.0),
     );
     row("names warmed", names.warmed.to_string(), format!("{} used, {} failed", names.used, names.failed));
+    let connects = &stats.connects;
+    row(
+        "connections seen",
+        (connects.named + connects.blind).to_string(),
+        match &connects.reason {
+            None => format!("{:.1} % to addresses without a name", stats.blind_share),
+            Some(reason) => format!("of programs that ask only: {reason}"),
+        },
+    );
     let leases = &stats.leases;
     row(
         "leases opened",
         leases.opened.to_string(),
         format!(
-            "{} ready, {} taken, {} expired, {} dead, {} failed, {} refused, {} missed",
-            leases.ready, leases.taken, leases.expired, leases.dead, leases.failed, leases.refused, leases.missed
+            "{} ready, {} taken ({} empty), {} expired, {} dead, {} failed, {} refused, {} missed",
+            leases.ready,
+            leases.taken,
+            leases.empty,
+            leases.expired,
+            leases.dead,
+            leases.failed,
+            leases.refused,
+            leases.missed
         ),
     );
+    for (way, counters) in stats.handover.iter().filter(|(_, counters)| counters.taken + counters.missed > 0) {
+        row(
+            "handed out",
+            counters.taken.to_string(),
+            format!(
+                "by {way}; {} missed, {} replayed, {} failed, {:.1} MB",
+                counters.missed,
+                counters.replayed,
+                counters.failed,
+                counters.bytes as f64 / 1e6
+            ),
+        );
+    }
     row("ring to dial", stats.ring_to_dial_us.count.to_string(), latency(&stats.ring_to_dial_us, "µs"));
     row(
         "warms sent",

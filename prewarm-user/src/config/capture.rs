@@ -21,6 +21,13 @@ pub struct CaptureSettings {
     pub xdp: XdpMode,
     /// Questions for A, AAAA and HTTPS of one name by one client within this many milliseconds are one event.
     pub fold_ms: u32,
+    /// Watch the TCP connections of the host's programs (sock_ops on the root of cgroup v2): their ports, their round
+    /// trips, and whether what was made ready is used.
+    pub sockops: bool,
+    /// Other network namespaces whose programs' connections are learnt from: names under /run/netns, or paths. What
+    /// happens in this one is learnt from anyway.
+    #[schemars(example = ["web"])]
+    pub namespaces: Vec<String>,
 }
 
 /// How XDP is attached.
@@ -38,7 +45,15 @@ pub enum XdpMode {
 
 impl Default for CaptureSettings {
     fn default() -> Self {
-        Self { interfaces: Vec::new(), ingress: true, egress: true, xdp: XdpMode::Auto, fold_ms: 1000 }
+        Self {
+            interfaces: Vec::new(),
+            ingress: true,
+            egress: true,
+            xdp: XdpMode::Auto,
+            fold_ms: 1000,
+            sockops: true,
+            namespaces: Vec::new(),
+        }
     }
 }
 
@@ -53,6 +68,9 @@ impl CaptureSettings {
             if interface.is_empty() || interface.len() > 15 || interface.contains(['/', ' ']) {
                 return Err(format!("capture.interfaces: {interface:?} is no interface name (1 to 15 characters)"));
             }
+        }
+        if self.namespaces.iter().any(String::is_empty) {
+            return Err("capture.namespaces: an empty name is none".to_owned());
         }
         if !self.ingress && !self.egress {
             return Err("capture.ingress, capture.egress: switch at least one of them on".to_owned());

@@ -58,7 +58,8 @@ impl Default for RedirectSettings {
 pub struct ProxySettings {
     /// Where it listens, as ADDRESS:PORT; empty for nowhere.
     pub listen: Vec<SocketAddr>,
-    /// Networks whose clients are served, as ADDRESS/LENGTH.
+    /// Networks whose clients are served, as ADDRESS/LENGTH. Clients of this host may go anywhere but to
+    /// policy.guard.deny_networks; others only to public addresses and policy.guard.allow_networks.
     #[schemars(with = "Vec<String>")]
     pub clients: Vec<IpNet>,
     /// Clients' connections at once, 1 to 1000000; more wait in the listener's queue.

@@ -23,7 +23,7 @@ use crate::model::Origin;
 pub use capture::{CaptureSettings, XdpMode};
 pub use handover::{HandoverSettings, ProxySettings, RedirectSettings, TproxySettings};
 pub use history::HistorySettings;
-pub use lease::LeaseSettings;
+pub use lease::{KeepSettings, LeaseSettings};
 pub use load::{ConfigError, Sources, load};
 pub use policy::{CostSettings, GuardSettings, PolicySettings};
 pub use predict::PredictSettings;

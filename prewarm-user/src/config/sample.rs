@@ -86,7 +86,9 @@ fn example(field: &Value) -> Option<Value> {
 
 fn toml_value(value: &Value) -> String {
     match value {
-        Value::Object(_) => toml::Value::try_from(value).map(|value| value.to_string()).unwrap_or_default(),
+        Value::Object(_) | Value::Array(_) => {
+            toml::Value::try_from(value).map(|value| value.to_string()).unwrap_or_default()
+        }
         // JSON's scalars and arrays of scalars are TOML's.
         other => other.to_string(),
     }

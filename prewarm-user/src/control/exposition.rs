@@ -8,6 +8,7 @@ use prometheus_client::{
 };
 
 use super::{LatencyView, Stats};
+use crate::handover::WayCounters;
 
 /// Whether a number only grows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,10 +59,18 @@ metrics! {
     Counter "prewarm_resolve_warmed_names", "Names looked up ahead", |s| s.names.warmed as f64;
     Counter "prewarm_resolve_used_names", "Of those, asked for while good", |s| s.names.used as f64;
     Counter "prewarm_resolve_failed_names", "Look-ups without a usable answer", |s| s.names.failed as f64;
+    Counter "prewarm_history_named_connections", "Connections of programs to addresses with a known name", |s| s.connects.named as f64;
+    Counter "prewarm_history_blind_connections", "Connections of programs to addresses that no answer named", |s| s.connects.blind as f64;
+    Counter "prewarm_history_elsewhere_connections", "Connections in network namespaces that nothing is learnt from", |s| s.connects.elsewhere as f64;
+    Gauge "prewarm_kernel_watched_connections", "1 where the kernel tells of all connections of this host, else 0", |s| f64::from(u8::from(s.connects.watched));
+    Counter "prewarm_kernel_own_connections", "Connections that the daemon opened itself", |s| s.connects.own as f64;
+    Counter "prewarm_kernel_lost_connections", "Events about connections that the ring had no room for", |s| s.connects.lost as f64;
     Counter "prewarm_lease_opened_connections", "Connections opened", |s| s.leases.opened as f64;
     Gauge "prewarm_lease_dialling_connections", "Connections being dialled now", |s| s.leases.dialling as f64;
     Gauge "prewarm_lease_ready_connections", "Leases ready now", |s| s.leases.ready as f64;
     Counter "prewarm_lease_taken_connections", "Leases taken by a program", |s| s.leases.taken as f64;
+    Counter "prewarm_lease_carried_connections", "Leases taken over which something was sent", |s| s.leases.carried as f64;
+    Counter "prewarm_lease_empty_connections", "Leases taken over which nothing was sent", |s| s.leases.empty as f64;
     Counter "prewarm_lease_expired_connections", "Leases closed unused at their time", |s| s.leases.expired as f64;
     Counter "prewarm_lease_dead_connections", "Leases that the other side closed or broke", |s| s.leases.dead as f64;
     Counter "prewarm_lease_failed_connections", "Dials that failed", |s| s.leases.failed as f64;
@@ -70,6 +79,11 @@ metrics! {
     Counter "prewarm_warm_sent_requests", "Warm requests answered with a success", |s| s.warms.sent as f64;
     Counter "prewarm_warm_used_requests", "Warm requests whose origin was then asked for", |s| s.warms.used as f64;
     Counter "prewarm_warm_failed_requests", "Warm requests without a success", |s| s.warms.failed as f64;
+    Counter "prewarm_warm_opened_connections", "Connections opened for warm requests", |s| s.warms.opened as f64;
+    Counter "prewarm_warm_resumed_connections", "Of those, connections whose TLS session was resumed", |s| s.warms.resumed as f64;
+    Counter "prewarm_warm_reused_requests", "Warm requests over a held connection", |s| s.warms.reused as f64;
+    Counter "prewarm_warm_retried_requests", "Warm requests sent again because the held connection had died", |s| s.warms.retried as f64;
+    Gauge "prewarm_warm_held_connections", "Connections held for warm requests now", |s| s.warms.held as f64;
 }
 
 /// Metrics with labels: name, label, meaning.
@@ -78,6 +92,24 @@ pub const LABELLED: &[(&str, &str, &str)] = &[
     ("prewarm_lease_saved_seconds", "quantile", "Seconds that used leases saved"),
     ("prewarm_app_ring_to_dial_seconds", "quantile", "Seconds from the packet to the dial that it caused"),
     ("prewarm_app_ring_to_intent_seconds", "quantile", "Seconds from the packet to the decision"),
+    (HANDOVER[0].0, "way", HANDOVER[0].1),
+    (HANDOVER[1].0, "way", HANDOVER[1].1),
+    (HANDOVER[2].0, "way", HANDOVER[2].1),
+    (HANDOVER[3].0, "way", HANDOVER[3].1),
+    (HANDOVER[4].0, "way", HANDOVER[4].1),
+    (HANDOVER[5].0, "way", HANDOVER[5].1),
+];
+
+type OfWay = (&'static str, &'static str, fn(&WayCounters) -> u64);
+
+/// The counters of each way out, with the label `way`: name, meaning, where it stands.
+const HANDOVER: [OfWay; 6] = [
+    ("prewarm_handover_taken_connections", "Connections that got a lease, by way out", |way| way.taken),
+    ("prewarm_handover_missed_connections", "Connections without a lease, by way out", |way| way.missed),
+    ("prewarm_handover_replayed_connections", "Leases found dead and replaced, by way out", |way| way.replayed),
+    ("prewarm_handover_failed_connections", "Connections that could not be had, by way out", |way| way.failed),
+    ("prewarm_handover_refused_connections", "Clients and requests not served, by way out", |way| way.refused),
+    ("prewarm_handover_carried_bytes", "Bytes carried, by way out", |way| way.bytes),
 ];
 
 /// The page for `stats`, in OpenMetrics text.
@@ -114,7 +146,7 @@ impl Collector for Snapshot {
                 }
             }
         }
-        let [passed, saved, dial, intent] = LABELLED else { return Ok(()) };
+        let [passed, saved, dial, intent, ..] = LABELLED else { return Ok(()) };
         let counter = ConstCounter::new(0.0);
         let mut family = encoder.encode_descriptor(passed.0, passed.2, None, counter.metric_type())?;
         for (reason, count) in &stats.drops {
@@ -128,6 +160,13 @@ impl Collector for Snapshot {
         ];
         for (metric, view, unit) in views {
             quantiles(&mut encoder, metric, view, unit)?;
+        }
+        for (name, meaning, read) in HANDOVER {
+            let mut family = encoder.encode_descriptor(name, meaning, None, counter.metric_type())?;
+            for (way, counters) in &stats.handover {
+                let labels = [("way", way.as_str())];
+                ConstCounter::new(read(counters) as f64).encode(family.encode_family(&labels)?)?;
+            }
         }
         Ok(())
     }
@@ -157,6 +196,7 @@ mod tests {
         let mut stats = Stats { questions: 7, ..Stats::default() };
         stats.drops.insert("fragment".to_owned(), 3);
         stats.saved_ms.p50 = 40.0;
+        stats.handover.insert("socks".to_owned(), WayCounters { taken: 3, ..WayCounters::default() });
         let page = exposition(stats);
         for metric in METRICS {
             assert!(page.contains(&format!("# TYPE {} ", metric.name)), "{} is missing", metric.name);
@@ -164,6 +204,7 @@ mod tests {
         assert!(page.contains("prewarm_kernel_questions_total 7"), "{page}");
         assert!(page.contains("prewarm_kernel_passed_packets_total{reason=\"fragment\"} 3"), "{page}");
         assert!(page.contains("prewarm_lease_saved_seconds{quantile=\"0.5\"} 0.04"), "{page}");
+        assert!(page.contains("prewarm_handover_taken_connections_total{way=\"socks\"} 3"), "{page}");
         assert!(page.ends_with("# EOF\n"));
     }
 }

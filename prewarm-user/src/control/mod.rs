@@ -5,6 +5,7 @@
 
 mod client;
 mod exposition;
+mod origins;
 mod protocol;
 mod server;
 mod socket;
@@ -12,12 +13,13 @@ mod stats;
 
 pub use client::{Client, ClientError};
 pub use exposition::{Kind, LABELLED, METRICS, Metric, exposition};
+pub use origins::OriginView;
 pub use protocol::{
     Answer, Failure, FailureCode, ListLimit, NameView, PredictionView, Reply, Request, RequestLine, VERSION,
 };
 pub use server::{Handle, serve};
 pub use socket::{SocketError, bind};
 pub use stats::{
-    AttachmentView, LatencyView, LeaseCounts, NameCounts, PacketCounts, PredictionCounts, STATS_SCHEMA, Stats,
-    WarmCounts,
+    AttachmentView, ConnectCounts, LatencyView, LeaseCounts, NameCounts, PacketCounts, PredictionCounts, STATS_SCHEMA,
+    Stats, WarmCounts,
 };

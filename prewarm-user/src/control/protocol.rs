@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::Stats;
+use super::{OriginView, Stats};
 use crate::lease::LeaseView;
 
 /// The protocol's version. A daemon refuses another major version and says which it speaks.
@@ -29,6 +29,8 @@ pub enum Request {
     Leases(ListLimit),
     /// The names that are known, the most recently asked first.
     Names(ListLimit),
+    /// The origins that connections were seen to, the most recently seen first.
+    Origins(ListLimit),
     /// What is expected: the queue of intents, by value and deadline.
     Predictions(ListLimit),
     /// Read the configuration again.
@@ -84,6 +86,8 @@ pub enum Answer {
     Leases(Vec<LeaseView>),
     /// To [`Request::Names`].
     Names(Vec<NameView>),
+    /// To [`Request::Origins`].
+    Origins(Vec<OriginView>),
     /// To [`Request::Predictions`].
     Predictions(Vec<PredictionView>),
     /// To what only does something: a line for a person.

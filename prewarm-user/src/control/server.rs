@@ -1,25 +1,28 @@
 //! The daemon's end of the control socket.
 
-use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{io, net::SocketAddr, os::unix::net::UnixStream as StdStream, sync::Arc};
 
 use serde::Deserialize;
 use tokio::{
+    io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader},
     net::{UnixListener, UnixStream},
-    sync::Semaphore,
+    sync::{Semaphore, mpsc},
 };
 
 use super::{Answer, Failure, FailureCode, Reply, Request, VERSION, protocol::Outcome};
 use crate::{
     handover::{
-        lines::Lines,
-        protocol::{Ask, Request as LeaseRequest},
-        serve::Grants,
+        Reports,
+        peer::Rule,
+        serve::{Clerk, Desk},
     },
     lease::Pool,
 };
 
-/// Clients at once; more wait.
+/// Clients at once, beside those that only ask for leases; as many more wait.
 const CLIENTS: usize = 256;
+/// A line longer than this ends the connection.
+const LONGEST: u64 = 64 * 1024;
 
 /// Answers requests.
 pub trait Handle: Send + Sync + 'static {
@@ -40,42 +43,63 @@ struct Head<'a> {
     request: &'a serde_json::value::RawValue,
 }
 
-/// Serves clients until the task is dropped.
-pub async fn serve<H: Handle>(listener: UnixListener, pool: Pool, handle: Arc<H>) {
+/// Serves clients until the task is dropped: questions for leases on a thread of their own, everything else here.
+///
+/// # Errors
+/// When that thread can't be started.
+pub async fn serve<H: Handle>(
+    listener: UnixListener,
+    pool: Pool,
+    rule: Rule,
+    handle: Arc<H>,
+    reports: Reports,
+) -> io::Result<()> {
+    let (strays, mut incoming) = mpsc::channel(CLIENTS);
+    let clerk = Arc::new(ClerkOf { handle: Arc::clone(&handle), strays });
+    let desk = Desk::open(listener.into_std()?, pool, rule, clerk)?;
+    reports.add("fd", desk.report());
     let places = Arc::new(Semaphore::new(CLIENTS));
-    loop {
-        let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
-        match listener.accept().await {
-            Ok((stream, _)) => {
-                let (handle, pool) = (Arc::clone(&handle), pool.clone());
-                tokio::spawn(async move {
-                    if let Err(error) = converse(stream, pool, &*handle).await {
-                        tracing::debug!(%error, "control: a client left");
-                    }
-                    drop(place);
-                });
+    while let Some((stream, unread)) = incoming.recv().await {
+        let Ok(place) = Arc::clone(&places).acquire_owned().await else { break };
+        let handle = Arc::clone(&handle);
+        tokio::spawn(async move {
+            if let Err(error) = converse(stream, unread, &*handle).await {
+                tracing::debug!(%error, "control: a client left");
             }
-            Err(error) => {
-                // Out of descriptors, most likely: give others time to close some.
-                tracing::warn!(%error, "control: could not accept");
-                tokio::time::sleep(Duration::from_secs(1)).await;
-            }
+            drop(place);
+        });
+    }
+    Ok(())
+}
+
+/// The daemon, as the desk for leases sees it.
+struct ClerkOf<H> {
+    handle: Arc<H>,
+    strays: mpsc::Sender<(StdStream, Vec<u8>)>,
+}
+
+impl<H: Handle> Clerk for ClerkOf<H> {
+    fn connected(&self, destination: SocketAddr, leased: bool) {
+        self.handle.connected(destination, leased);
+    }
+
+    fn stray(&self, stream: StdStream, unread: Vec<u8>) {
+        if self.strays.try_send((stream, unread)).is_err() {
+            tracing::debug!("control: too many clients at once, one was turned away");
         }
     }
 }
 
-async fn converse<H: Handle>(stream: UnixStream, pool: Pool, handle: &H) -> io::Result<()> {
-    let mut lines = Lines::new(stream);
-    let mut grants = Grants::new(pool);
-    while let Some(line) = lines.next().await? {
-        if let Ok(request) = serde_json::from_slice::<LeaseRequest>(&line) {
-            let leased = grants.handle(&mut lines, &request).await?;
-            match request.request {
-                Ask::Take(want) => handle.connected(want.destination, leased),
-                Ask::Passed { destination } => handle.connected(destination, false),
-                Ask::Taken(_) | Ask::Hints {} => {}
-            }
-            continue;
+async fn converse<H: Handle>(stream: StdStream, unread: Vec<u8>, handle: &H) -> io::Result<()> {
+    stream.set_nonblocking(true)?;
+    let (reading, mut writing) = UnixStream::from_std(stream)?.into_split();
+    let mut reading = BufReader::new(io::Cursor::new(unread).chain(reading));
+    let mut line = Vec::new();
+    loop {
+        line.clear();
+        let length = (&mut reading).take(LONGEST).read_until(b'\n', &mut line).await?;
+        if line.pop_if(|end| *end == b'\n').is_none() {
+            return if length == 0 { Ok(()) } else { Err(io::ErrorKind::InvalidData.into()) };
         }
         let (id, result) = match read(&line) {
             Ok((id, request)) => (id, handle.answer(request).await),
@@ -85,9 +109,10 @@ async fn converse<H: Handle>(stream: UnixStream, pool: Pool, handle: &H) -> io::
             Ok(answer) => Outcome::Ok(answer),
             Err(failure) => Outcome::Error(failure),
         };
-        lines.send(&serde_json::to_vec(&Reply { v: VERSION, id, result })?, None).await?;
+        let mut reply = serde_json::to_vec(&Reply { v: VERSION, id, result })?;
+        reply.push(b'\n');
+        writing.write_all(&reply).await?;
     }
-    Ok(())
 }
 
 /// The request in `line`. The version is looked at before anything else, so that a newer client is told so.

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::handover::WayCounters;
 use crate::kernel::{Attachment, EgressHook, XdpMode};
 
 /// The version of [`Stats`]' form; it grows when a key changes its meaning or goes.
@@ -33,8 +34,15 @@ pub struct Stats {
     pub predictions: PredictionCounts,
     /// Names.
     pub names: NameCounts,
+    /// Connections that programs open.
+    pub connects: ConnectCounts,
+    /// Connections of programs to addresses that no answer named, in percent of all: what no prediction can reach.
+    pub blind_share: f64,
     /// Leases.
     pub leases: LeaseCounts,
+    /// What became of connections that came for leases, by way out: "fd" (with `prewarm exec`), "redirect", "socks",
+    /// "connect", "tproxy".
+    pub handover: BTreeMap<String, WayCounters>,
     /// Warm requests.
     pub warms: WarmCounts,
     /// Milliseconds saved by what was used.
@@ -92,6 +100,25 @@ pub struct NameCounts {
     pub failed: u64,
 }
 
+/// TCP connections that were opened from this host to others.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct ConnectCounts {
+    /// Whether the kernel tells of all connections; else only of those that programs come to prewarm with.
+    pub watched: bool,
+    /// Why it does not.
+    pub reason: Option<String>,
+    /// To addresses that a name is known for.
+    pub named: u64,
+    /// To addresses that no answer named.
+    pub blind: u64,
+    /// In network namespaces that nothing is learnt from.
+    pub elsewhere: u64,
+    /// Opened by the daemon itself.
+    pub own: u64,
+    /// Events about connections that the ring had no room for.
+    pub lost: u64,
+}
+
 /// Leases.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct LeaseCounts {
@@ -111,6 +138,10 @@ pub struct LeaseCounts {
     pub failed: u64,
     /// Not dialled: a limit or a guard rail.
     pub refused: u64,
+    /// Taken, and something was sent over them.
+    pub carried: u64,
+    /// Taken, and nothing was sent over them until they ended.
+    pub empty: u64,
     /// Accesses, of origins that a connection could have been opened to, that none was ready for.
     pub missed: u64,
 }
@@ -124,6 +155,16 @@ pub struct WarmCounts {
     pub used: u64,
     /// Not answered, or with an error.
     pub failed: u64,
+    /// Connections opened for them.
+    pub opened: u64,
+    /// Of those, the ones whose TLS session went on where an earlier one ended.
+    pub resumed: u64,
+    /// Sent over a connection that had been held since an earlier request.
+    pub reused: u64,
+    /// Sent again because the held connection had died.
+    pub retried: u64,
+    /// Connections held now.
+    pub held: u64,
 }
 
 /// Quantiles of a duration.

@@ -4,29 +4,25 @@
 //! a daemon that is away or slow is left alone for a while, so that its absence costs programs nothing.
 
 use std::{
-    collections::VecDeque,
-    io::{self, IoSlice, IoSliceMut},
+    io,
     net::SocketAddr,
     os::{
-        fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
+        fd::{AsFd, BorrowedFd, OwnedFd},
         unix::net::UnixStream,
     },
-    path::PathBuf,
+    path::{Path, PathBuf},
     time::Duration,
 };
 
-use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, UnixAddr, recvmsg, sendmsg};
-
 use super::{
-    protocol::{Ask, Reply, Request, Settled, Taken, VERSION, Want},
+    lines::{Lines, Received},
+    protocol::{Ask, Given, Reply, Request, Settled, Taken, VERSION, Want},
     source::{Answer, LeaseSource, Lost, Prospect},
 };
 use crate::{lease::HintsView, model::Timestamp};
 
 /// How long a daemon that was away is left alone at first, and at most.
 const AWAY: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(5));
-/// No line of the protocol is longer.
-const LONGEST: usize = 16 * 1024;
 
 /// The daemon, as seen by a supervisor.
 #[derive(Debug)]
@@ -39,9 +35,7 @@ pub struct ControlSource {
 
 #[derive(Debug)]
 struct Connection {
-    stream: UnixStream,
-    inbox: Vec<u8>,
-    fds: VecDeque<OwnedFd>,
+    lines: Lines,
     hints: Option<HintsView>,
 }
 
@@ -56,7 +50,7 @@ impl ControlSource {
         if self.connection.is_none() && now >= self.not_before {
             match connect(&self.path) {
                 // A daemon whose queue is full at once can't be asked for the page, and is asked each time instead.
-                Ok(mut connection) => {
+                Ok(connection) => {
                     drop(connection.send(&Request { v: VERSION, id: 0, request: Ask::Hints {} }, None));
                     self.connection = Some(connection);
                 }
@@ -76,17 +70,23 @@ impl ControlSource {
 }
 
 impl LeaseSource for ControlSource {
+    fn prepare(&mut self, now: Timestamp) {
+        self.connection(now);
+    }
+
     fn prospect(&mut self, destination: SocketAddr, now: Timestamp) -> Prospect {
         match self.connection(now) {
             None => Prospect::Absent,
             Some(Connection { hints: Some(hints), .. }) if !hints.may_have(destination) => Prospect::Nothing,
-            Some(_) => Prospect::Perhaps,
+            Some(Connection { hints, .. }) => {
+                Prospect::Perhaps(hints.as_ref().map_or(Duration::ZERO, |hints| hints.saves(destination)))
+            }
         }
     }
 
     fn ask(&mut self, id: u64, want: &Want, now: Timestamp) -> bool {
         let Some(connection) = self.connection(now) else { return false };
-        let sent = connection.send(&Request { v: VERSION, id, request: Ask::Take(*want) }, None);
+        let sent = connection.send(&Request { v: VERSION, id, request: Ask::Take(want.clone()) }, None);
         if sent.is_err() {
             self.leave_alone(now);
         }
@@ -94,13 +94,13 @@ impl LeaseSource for ControlSource {
     }
 
     fn wake(&self) -> Option<BorrowedFd<'_>> {
-        self.connection.as_ref().map(|connection| connection.stream.as_fd())
+        self.connection.as_ref().map(|connection| connection.lines.as_fd())
     }
 
     fn collect(&mut self, answers: &mut Vec<(u64, Answer)>, now: Timestamp) -> Result<(), Lost> {
         let Some(connection) = &mut self.connection else { return Ok(()) };
         let before = answers.len();
-        let alive = connection.receive().and_then(|()| connection.answers(answers));
+        let alive = connection.answers(answers);
         if answers.len() > before {
             self.away = AWAY.0;
         }
@@ -110,12 +110,10 @@ impl LeaseSource for ControlSource {
         })
     }
 
-    fn settle(&mut self, id: u64, want: &Want, result: Settled, lease: Option<BorrowedFd<'_>>) {
-        let taken = Taken { destination: want.destination, result };
-        let sent = self
-            .connection
-            .as_mut()
-            .map(|connection| connection.send(&Request { v: VERSION, id, request: Ask::Taken(taken) }, lease));
+    fn settle(&mut self, id: u64, result: Settled, lease: Option<BorrowedFd<'_>>) {
+        let sent = self.connection.as_mut().map(|connection| {
+            connection.send(&Request { v: VERSION, id, request: Ask::Taken(Taken { result }) }, lease)
+        });
         // A report that can't be sent ends the connection, and its end reports all leases without one as lost.
         if let Some(Err(_full)) = sent {
             self.connection = None;
@@ -136,83 +134,42 @@ impl LeaseSource for ControlSource {
 
 /// Whether a daemon listens there now.
 #[must_use]
-pub fn daemon_listens(path: &std::path::Path) -> bool {
+pub fn daemon_listens(path: &Path) -> bool {
     connect(path).is_ok()
 }
 
-fn connect(path: &std::path::Path) -> io::Result<Connection> {
+fn connect(path: &Path) -> io::Result<Connection> {
     // A listener whose queue is full answers EAGAIN to a socket that does not block; std has no such connect.
     let socket = socket2::Socket::new(socket2::Domain::UNIX, socket2::Type::STREAM.nonblocking(), None)?;
     socket.connect(&socket2::SockAddr::unix(path)?)?;
-    let stream = UnixStream::from(OwnedFd::from(socket));
-    Ok(Connection { stream, inbox: Vec::new(), fds: VecDeque::new(), hints: None })
+    Ok(Connection { lines: Lines::new(UnixStream::from(OwnedFd::from(socket))), hints: None })
 }
 
 impl Connection {
-    fn send(&mut self, request: &Request, lease: Option<BorrowedFd<'_>>) -> io::Result<()> {
-        let mut line = serde_json::to_vec(request)?;
-        line.push(b'\n');
-        let fds: Vec<_> = lease.iter().map(AsRawFd::as_raw_fd).collect();
-        let rights = [ControlMessage::ScmRights(&fds)];
-        let rights = if fds.is_empty() { &[] } else { &rights[..] };
-        let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
-        let sent = sendmsg::<UnixAddr>(self.stream.as_raw_fd(), &[IoSlice::new(&line)], rights, flags, None)?;
-        // A line that only went in part means that the daemon has not read for a long time.
-        if sent == line.len() { Ok(()) } else { Err(io::ErrorKind::WriteZero.into()) }
+    fn send(&self, request: &Request, lease: Option<BorrowedFd<'_>>) -> io::Result<()> {
+        self.lines.send(serde_json::to_vec(request)?, lease)
     }
 
-    /// Reads what has come.
-    fn receive(&mut self) -> io::Result<()> {
-        loop {
-            let mut bytes = [0; 4096];
-            let mut parts = [IoSliceMut::new(&mut bytes)];
-            let mut rights = nix::cmsg_space!([std::os::fd::RawFd; 4]);
-            let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_CMSG_CLOEXEC;
-            let message = match recvmsg::<UnixAddr>(self.stream.as_raw_fd(), &mut parts, Some(&mut rights), flags) {
-                Ok(message) => message,
-                Err(nix::Error::EAGAIN) => return Ok(()),
-                Err(error) => return Err(error.into()),
-            };
-            for part in message.cmsgs()? {
-                if let ControlMessageOwned::ScmRights(fds) = part {
-                    self.fds.extend(fds.into_iter().map(super::owned));
-                }
-            }
-            let length = message.bytes;
-            if length == 0 {
-                return Err(io::ErrorKind::UnexpectedEof.into());
-            }
-            self.inbox.extend_from_slice(&bytes[..length]);
-            if self.inbox.len() > LONGEST {
-                return Err(io::ErrorKind::InvalidData.into());
-            }
-            if length < bytes.len() {
-                return Ok(());
-            }
-        }
-    }
-
-    /// Reads the lines that are whole. Descriptors come in the order of the replies that announce them.
+    /// Reads what has come. Descriptors come in the order of the replies that announce them.
     fn answers(&mut self, answers: &mut Vec<(u64, Answer)>) -> io::Result<()> {
-        let Some(end) = self.inbox.iter().rposition(|&byte| byte == b'\n') else { return Ok(()) };
-        let rest = self.inbox.split_off(end + 1);
-        let lines = std::mem::replace(&mut self.inbox, rest);
-        for line in lines.split(|&byte| byte == b'\n').filter(|line| !line.is_empty()) {
-            let reply: Reply = serde_json::from_slice(line)?;
+        let received = self.lines.receive()?;
+        while let Some(line) = self.lines.next_line() {
+            let reply: Reply = serde_json::from_slice(&line)?;
+            let mut fd = || self.lines.claim().ok_or(io::ErrorKind::InvalidData);
             let answer = match reply.ok {
                 Some(given) if given.hints => {
-                    let page = self.fds.pop_front().ok_or(io::ErrorKind::InvalidData)?;
-                    self.hints = HintsView::new(page.as_fd()).ok();
+                    self.hints = HintsView::new(fd()?.as_fd()).ok();
                     continue;
                 }
-                Some(given) if given.lease.is_some() => {
-                    Answer::Lease(self.fds.pop_front().ok_or(io::ErrorKind::InvalidData)?)
-                }
+                Some(Given { lease: Some(granted), .. }) => Answer::Lease(fd()?, granted),
                 Some(given) => Answer::Nothing { late: given.late },
                 None => Answer::Refused,
             };
             answers.push((reply.id, answer));
         }
-        Ok(())
+        match received {
+            Received::Open => Ok(()),
+            Received::End => Err(io::ErrorKind::UnexpectedEof.into()),
+        }
     }
 }

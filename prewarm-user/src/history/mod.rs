@@ -7,18 +7,23 @@
 
 mod clients;
 mod names;
+mod origins;
 mod reverse;
 mod sketch;
 
-use std::{net::IpAddr, time::Duration};
+use std::{
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
 
 pub use clients::{Client, Clients};
 pub use names::{KnownName, PortCount};
+pub use origins::OriginUse;
 
-use self::{names::Names, reverse::Reverse};
+use self::{names::Names, origins::Origins, reverse::Reverse};
 use crate::{
     config::HistorySettings,
-    model::{Direction, Observation, ResourceId, Seen, Timestamp},
+    model::{Connection, Direction, Observation, Phase, ResourceId, Seen, Timestamp},
 };
 
 /// A change of what is known by name.
@@ -47,9 +52,9 @@ pub enum Access {
         /// The time since the question, if that was seen too.
         after: Option<Duration>,
     },
-    /// A program connected to an address that a name stands for.
+    /// A program connected to an address that a name stands for, or gave the name itself.
     Connected {
-        /// The name that the client most likely meant.
+        /// The name that the client meant, or most likely did.
         resource: ResourceId,
         /// The port.
         port: u16,
@@ -60,6 +65,15 @@ pub enum Access {
     },
     /// A program connected to an address that no answer named.
     Nameless,
+    /// A handshake of the daemon's own was measured.
+    Dialled {
+        /// The name that the address stands for.
+        resource: ResourceId,
+        /// The port.
+        port: u16,
+    },
+    /// Nothing that concerns the others.
+    Nothing,
 }
 
 /// Counters of what the tables did.
@@ -77,6 +91,8 @@ pub struct Counters {
     pub blind_connects: u64,
     /// Connections to addresses that a name is known for.
     pub named_connects: u64,
+    /// Connections in network namespaces that nothing is learnt from.
+    pub elsewhere_connects: u64,
 }
 
 /// All that is remembered.
@@ -86,6 +102,8 @@ pub struct History {
     names: Names,
     reverse: Reverse,
     clients: Clients,
+    origins: Origins,
+    namespaces: Vec<u64>,
     counters: Counters,
     swept: Timestamp,
 }
@@ -94,6 +112,8 @@ pub struct History {
 const FORWARD_WINDOW: Duration = Duration::from_secs(3);
 /// A connection belongs to a question that was asked within this time.
 const ASKED_LATELY: Duration = Duration::from_secs(5);
+/// Where resolvers are asked, over TCP and TLS: no access of a program's.
+const RESOLVERS: [u16; 2] = [53, 853];
 /// How often idle names are looked for.
 const SWEEP_EVERY: Duration = Duration::from_secs(30);
 
@@ -109,6 +129,8 @@ impl History {
                 settings.session_length as usize,
                 Duration::from_secs(settings.session_idle_seconds),
             ),
+            origins: Origins::default(),
+            namespaces: Vec::new(),
             settings: settings.clone(),
             counters: Counters::default(),
             swept: Timestamp::ZERO,
@@ -150,29 +172,29 @@ impl History {
                 }
                 Access::Answered { resource: *resource, after }
             }
-            Seen::Connect { destination, leased } => {
-                let address = destination.ip().to_canonical();
-                let Some(resource) = self.name_behind(*at, *client, address) else {
-                    self.counters.blind_connects += 1;
-                    return Access::Nameless;
-                };
-                self.counters.named_connects += 1;
-                let mut unasked = false;
-                if let Some(known) = self.names.get_mut(resource) {
-                    known.connected(destination.port());
-                    // A cache nearby hides questions for names that were asked for before; a name that nobody was ever
-                    // seen to ask for is not asked for where we look.
-                    unasked = known.count > 0 && at.since(known.last_asked) > ASKED_LATELY;
-                    if unasked {
-                        known.asked_by(*at, *client);
-                        // No question, so no answer is awaited.
-                        known.unanswered = None;
-                        self.clients.asked(*at, *client, resource);
-                    }
-                }
-                Access::Connected { resource, port: destination.port(), leased: *leased, unasked }
+            Seen::Connect { destination, leased } => self.connected(*at, *client, *destination, *leased),
+            Seen::Connection(connection) => self.connection(*at, *client, connection),
+            Seen::Named { resource, name, port, leased } => {
+                self.admit(*at, *resource, Some(name), changes);
+                self.named(*at, *client, (*resource, *port), *leased)
             }
         }
+    }
+
+    /// Names the network namespaces, by their cookies, whose programs' connections count.
+    pub fn set_namespaces(&mut self, namespaces: Vec<u64>) {
+        self.namespaces = namespaces;
+    }
+
+    /// The origins that connections were seen to, in no order.
+    pub fn origins(&self) -> impl Iterator<Item = (&KnownName, u16, &OriginUse)> {
+        self.origins.iter().filter_map(|(resource, port, known)| Some((self.names.get(resource)?, port, known)))
+    }
+
+    /// What is known of connections to there.
+    #[must_use]
+    pub fn origin(&self, resource: ResourceId, port: u16) -> Option<&OriginUse> {
+        self.origins.get((resource, port))
     }
 
     /// Forgets what is too old. Cheap to call often.
@@ -237,7 +259,7 @@ impl History {
     /// Bytes taken by all tables, heap included.
     #[must_use]
     pub fn bytes(&self) -> usize {
-        self.names.bytes() + self.reverse.bytes() + self.clients.bytes()
+        self.names.bytes() + self.reverse.bytes() + self.clients.bytes() + self.origins.bytes()
     }
 
     /// Makes the resource known if its event carries a name that is worth keeping; whether it is known afterwards.
@@ -268,6 +290,87 @@ impl History {
                 changes.push(Learned::New(resource));
                 true
             }
+        }
+    }
+
+    /// A program connected.
+    fn connected(&mut self, at: Timestamp, client: IpAddr, destination: SocketAddr, leased: bool) -> Access {
+        let (address, port) = (destination.ip().to_canonical(), destination.port());
+        let Some(resource) = self.name_behind(at, client, address) else {
+            self.counters.blind_connects += 1;
+            return Access::Nameless;
+        };
+        self.counters.named_connects += 1;
+        self.origins.connected(at, (resource, port), leased);
+        let mut unasked = false;
+        if let Some(known) = self.names.get_mut(resource) {
+            known.connected(port);
+            // A cache nearby hides questions for names that were asked for before; a name that nobody was ever
+            // seen to ask for is not asked for where we look.
+            unasked = known.count > 0 && at.since(known.last_asked) > ASKED_LATELY;
+            if unasked {
+                known.asked_by(at, client);
+                // No question, so no answer is awaited.
+                known.unanswered = None;
+                self.clients.asked(at, client, resource);
+            }
+        }
+        Access::Connected { resource, port, leased, unasked }
+    }
+
+    /// A client named whom it wants.
+    fn named(&mut self, at: Timestamp, client: IpAddr, origin: (ResourceId, u16), leased: bool) -> Access {
+        let (resource, port) = origin;
+        self.origins.connected(at, origin, leased);
+        let mut unasked = false;
+        if let Some(known) = self.names.get_mut(resource) {
+            known.connected(port);
+            // A client that looks names up itself was seen to ask, if its questions pass here; from this host they come
+            // from another address than its connections over loopback.
+            let asker = client.is_loopback() || known.last_client == Some(client);
+            unasked = !(asker && known.count > 0 && at.since(known.last_asked) <= ASKED_LATELY);
+            if unasked {
+                known.asked_by(at, client);
+                // Whoever was given the name asks, and not by a question that is seen here.
+                known.unanswered = None;
+                self.clients.asked(at, client, resource);
+            }
+        }
+        Access::Connected { resource, port, leased, unasked }
+    }
+
+    /// The kernel tells of a connection.
+    fn connection(&mut self, at: Timestamp, client: IpAddr, connection: &Connection) -> Access {
+        let Connection { socket, namespace, destination, phase } = *connection;
+        if RESOLVERS.contains(&destination.port()) {
+            return Access::Nothing;
+        }
+        match phase {
+            Phase::Established { own: true, round_trip } => {
+                let resource = self.name_behind(at, client, destination.ip().to_canonical());
+                let (Some(resource), Some(took)) = (resource, round_trip) else { return Access::Nothing };
+                self.origins.handshake(at, (resource, destination.port()), took, false);
+                Access::Dialled { resource, port: destination.port() }
+            }
+            Phase::Established { own: false, .. } if !self.namespaces.contains(&namespace) => {
+                self.counters.elsewhere_connects += 1;
+                Access::Nothing
+            }
+            Phase::Established { own: false, round_trip } => {
+                let access = self.connected(at, client, destination, false);
+                if let Access::Connected { resource, port, .. } = access {
+                    self.origins.opened(at, (resource, port), socket);
+                    if let Some(took) = round_trip {
+                        self.origins.handshake(at, (resource, port), took, true);
+                    }
+                }
+                access
+            }
+            Phase::Closed { round_trip, carried, sent, received } => {
+                self.origins.closed(at, socket, round_trip, carried, (sent, received));
+                Access::Nothing
+            }
+            Phase::Carried => Access::Nothing,
         }
     }
 

@@ -57,6 +57,14 @@ fn connect(ms: u64, who: u32, to: IpAddr, port: u16) -> Observation {
     }
 }
 
+fn connection(ms: u64, to: (IpAddr, u16), namespace: u64, phase: Phase) -> Observation {
+    let connection = Connection { socket: 7, namespace, destination: to.into(), phase };
+    Observation { at: at(ms), client: client(1), seen: Seen::Connection(connection) }
+}
+
+const TRIP: Duration = Duration::from_millis(40);
+const PROGRAMS: Phase = Phase::Established { round_trip: Some(TRIP), own: false };
+
 fn small(names: u32) -> History {
     History::new(&HistorySettings { names, clients: 8, ..Default::default() })
 }
@@ -205,6 +213,45 @@ fn a_session_ends_with_silence() {
     }
     assert_eq!(history.clients().len(), 8);
     assert_eq!(history.clients().recent(client(1)).count(), 0, "silent for longest");
+}
+
+#[test]
+fn connections_that_the_kernel_tells_of_teach_ports_and_round_trips() {
+    let mut history = small(64);
+    history.set_namespaces(vec![1]);
+    let mut changes = Vec::new();
+    let site: IpAddr = [203, 0, 113, 1].into();
+    history.observe(&question(0, 1, 1), &mut changes);
+    history.observe(&answer(1, 1, 1, 0, 60, &[site]), &mut changes);
+    let access = history.observe(&connection(41, (site, 443), 1, PROGRAMS), &mut changes);
+    let resource = ResourceId(1);
+    assert_eq!(access, Access::Connected { resource, port: 443, leased: false, unasked: false });
+    let closed = Phase::Closed { round_trip: TRIP, carried: true, sent: 10, received: 20 };
+    assert_eq!(history.observe(&connection(1041, (site, 443), 1, closed), &mut changes), Access::Nothing);
+    let known = *history.origin(resource, 443).unwrap();
+    assert_eq!((known.connected, known.closed, known.waited), (1, 1, TRIP));
+    assert_eq!(known.lifetime, Some(Duration::from_secs(1)));
+    assert_eq!(history.get(resource).unwrap().ports, [PortCount { port: 443, count: 1 }]);
+    // The daemon's own dial teaches a round trip, and is no access.
+    let own = Phase::Established { round_trip: Some(TRIP), own: true };
+    let access = history.observe(&connection(1100, (site, 8443), 1, own), &mut changes);
+    assert_eq!(access, Access::Dialled { resource, port: 8443 });
+    assert_eq!(history.origin(resource, 8443).unwrap().connected, 0);
+    assert_eq!(history.counters().named_connects, 1);
+}
+
+#[test]
+fn connections_that_are_nobodys_access_change_nothing() {
+    let mut history = small(64);
+    history.set_namespaces(vec![1]);
+    let mut changes = Vec::new();
+    let site: IpAddr = [203, 0, 113, 1].into();
+    assert_eq!(history.observe(&connection(0, (site, 443), 1, PROGRAMS), &mut changes), Access::Nameless);
+    assert_eq!(history.observe(&connection(0, (site, 443), 2, PROGRAMS), &mut changes), Access::Nothing);
+    assert_eq!(history.observe(&connection(0, (site, 53), 1, PROGRAMS), &mut changes), Access::Nothing);
+    let counters = history.counters();
+    assert_eq!((counters.blind_connects, counters.elsewhere_connects, counters.named_connects), (1, 1, 0));
+    assert_eq!(history.origins().count(), 0);
 }
 
 proptest! {

@@ -87,8 +87,11 @@ pub(super) fn attach(bpf: &mut Ebpf, interface: &str, wanted: Wanted) -> Result<
         None => (None, XdpMode::Off, None),
     };
     // On an error `xdp` is dropped, and with it the attachment.
-    let (egress, hook, egress_reason, own_clsact) =
-        if wanted.egress { attach_egress(bpf, interface, wanted.tcx)? } else { (None, EgressHook::Off, None, false) };
+    let (egress, hook, egress_reason, own_clsact) = if wanted.egress {
+        classify(bpf, EGRESS, interface, TcAttachType::Egress, wanted.tcx)?
+    } else {
+        (None, EgressHook::Off, None, false)
+    };
     let attachment =
         Attachment { interface: interface.to_owned(), index, xdp: xdp_mode, xdp_reason, egress: hook, egress_reason };
     Ok(Attached { attachment, xdp, egress, own_clsact })
@@ -145,16 +148,24 @@ fn attach_xdp(
     Ok((Some(program.take_link(id).map_err(error)?), mode, reason))
 }
 
-type EgressAttached = (Option<SchedClassifierLink>, EgressHook, Option<String>, bool);
+pub(super) type Classified = (Option<SchedClassifierLink>, EgressHook, Option<String>, bool);
 
-fn attach_egress(bpf: &mut Ebpf, interface: &str, tcx: bool) -> Result<EgressAttached, KernelError> {
+/// Puts a classifier on an interface: at tcx, or where that is missing as a filter of the clsact qdisc. Gives its link,
+/// where it is and why, and whether the qdisc was not there before.
+pub(super) fn classify(
+    bpf: &mut Ebpf,
+    name: &'static str,
+    interface: &str,
+    direction: TcAttachType,
+    tcx: bool,
+) -> Result<Classified, KernelError> {
     let error =
-        |source| KernelError::Attach { program: EGRESS, interface: interface.to_owned(), source: Box::new(source) };
+        |source| KernelError::Attach { program: name, interface: interface.to_owned(), source: Box::new(source) };
     let program: &mut SchedClassifier =
-        bpf.program_mut(EGRESS).ok_or(KernelError::NoMap(EGRESS))?.try_into().map_err(error)?;
+        bpf.program_mut(name).ok_or(KernelError::NoMap(name))?.try_into().map_err(error)?;
     let why = if tcx {
         let options = TcAttachOptions::TcxOrder(LinkOrder::default());
-        match program.attach_with_options(interface, TcAttachType::Egress, options) {
+        match program.attach_with_options(interface, direction, options) {
             Ok(id) => return Ok((Some(program.take_link(id).map_err(error)?), EgressHook::Tcx, None, false)),
             Err(source) => reason(&source),
         }
@@ -169,14 +180,12 @@ fn attach_egress(bpf: &mut Ebpf, interface: &str, tcx: bool) -> Result<EgressAtt
     };
     let mut filter = || {
         let options = NlOptions { priority: PRIORITY, handle: HANDLE, classid: None };
-        program.attach_with_options(interface, TcAttachType::Egress, TcAttachOptions::Netlink(options))
+        program.attach_with_options(interface, direction, TcAttachOptions::Netlink(options))
     };
     let id = match filter() {
         Ok(id) => id,
         // Ours, of a daemon that was killed.
-        Err(_) if tc::qdisc_detach_program(interface, TcAttachType::Egress, EGRESS).is_ok() => {
-            filter().map_err(error)?
-        }
+        Err(_) if tc::qdisc_detach_program(interface, direction, name).is_ok() => filter().map_err(error)?,
         Err(source) => return Err(error(source)),
     };
     Ok((Some(program.take_link(id).map_err(error)?), EgressHook::Clsact, Some(why), own_clsact))

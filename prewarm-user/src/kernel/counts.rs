@@ -5,7 +5,7 @@ use std::ops::Sub;
 use aya::maps::{MapData, PerCpuArray};
 use prewarm_ebpf::{
     Counter,
-    abi::{COUNTERS, COUNTERS_EGRESS, COUNTERS_INGRESS, COUNTERS_LENGTH},
+    abi::{COUNTERS, COUNTERS_EGRESS, COUNTERS_INGRESS, COUNTERS_LENGTH, COUNTERS_SOCKOPS},
 };
 use serde::Serialize;
 
@@ -33,6 +33,14 @@ impl Counters {
     /// When the map can't be read.
     pub fn egress(&self) -> Result<Counts, KernelError> {
         self.sum(COUNTERS_EGRESS)
+    }
+
+    /// What `sockops` counted, on all processors.
+    ///
+    /// # Errors
+    /// When the map can't be read.
+    pub fn sockops(&self) -> Result<Counts, KernelError> {
+        self.sum(COUNTERS_SOCKOPS)
     }
 
     fn sum(&self, program: u32) -> Result<Counts, KernelError> {
@@ -117,6 +125,9 @@ counts! {
     more_records = MoreRecords,
     more_addresses = MoreAddresses,
     unreachable = Unreachable,
+    connected = Connected,
+    dialled = Dialled,
+    closed = Closed,
 }
 
 impl Counts {

@@ -1,6 +1,6 @@
 //! What can go wrong between user space and the kernel.
 
-use std::io;
+use std::{io, path::PathBuf};
 
 use aya::{EbpfError, maps::MapError, programs::ProgramError};
 
@@ -55,6 +55,16 @@ pub enum KernelError {
         interface: String,
         /// What the kernel says.
         source: Box<ProgramError>,
+    },
+    /// A program could not be attached to a cgroup.
+    #[error("`{program}` can't be attached to the cgroup {}: {source}", path.display())]
+    AttachCgroup {
+        /// Its name.
+        program: &'static str,
+        /// The cgroup's folder.
+        path: PathBuf,
+        /// What the kernel says.
+        source: io::Error,
     },
     /// A program could not be detached.
     #[error("`{program}` can't be detached from `{interface}`: {source}")]

@@ -7,8 +7,10 @@
 //! [`Observation`]: crate::model::Observation
 
 mod attach;
+mod cgroup;
 mod counts;
 mod error;
+mod heartbeat;
 mod key;
 mod known;
 mod link;
@@ -17,19 +19,32 @@ mod netlink;
 mod object;
 mod programs;
 mod record;
+mod redirect;
 mod ring;
+mod sockops;
 mod source;
+mod steer;
+mod tproxy;
 mod trial;
 
 pub use attach::{Attachment, EgressHook, XdpMode};
+pub use cgroup::{Cgroup, cgroup2_mount};
 pub use counts::{Counters, Counts};
 pub use error::KernelError;
+pub use heartbeat::Heartbeat;
 pub use key::Key;
 pub use known::Known;
 pub use log::LogPump;
 pub use object::object;
 pub use programs::{Programs, Settings};
 pub use record::{Body, Record};
+pub use redirect::{
+    Claim, ONLY_THIS, Redirect, RedirectAttachment, RedirectClaims, RedirectCounters, RedirectHooks, RedirectListeners,
+    RedirectOffers, RedirectRules,
+};
 pub use ring::{Ring, RingSource};
+pub use sockops::{Dialled, cgroup_mount, cookie};
 pub use source::{EventSource, Scripted};
+pub use steer::{SteerError, Steering};
+pub use tproxy::{FlowClaim, Flows, Tproxy, TproxyCounters, TproxyCounts, TproxyHooks, TproxyPlace};
 pub use trial::{MAX_FRAME, MIN_FRAME, Trial};

@@ -1,20 +1,24 @@
 //! The loaded programs and their maps.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, path::Path, time::Duration};
 
 use aya::{
     Ebpf, EbpfLoader, VerifierLogLevel,
-    maps::{Array, Map, MapData, MapError, PerCpuArray, RingBuf},
-    programs::{Program, ProgramError},
+    maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, RingBuf},
+    programs::{Program, ProgramError, sock_ops::SockOpsLink},
 };
 use nix::time::{ClockId, clock_getres};
 use prewarm_ebpf::abi::{
-    COUNTERS, COUNTERS_LENGTH, EGRESS, INGRESS, KEY, KNOWN, KNOWN_ENTRIES, OWN_MARK, RECENT_ENTRIES, RING, RING_BYTES,
-    RecentSlot, SLEEPING, TICKS, WINDOW,
+    COUNTERS, COUNTERS_ENTRIES, COUNTERS_LENGTH, DIALLED, DIALLED_ENTRIES, EGRESS, INGRESS, KEY, KNOWN, KNOWN_ENTRIES,
+    OWN_MARK, RECENT_ENTRIES, RING, RING_BYTES, RecentSlot, SLEEPING, TICKS, WINDOW,
+};
+use prewarm_ebpf::{
+    redirect::{REDIRECTED, REDIRECTED_ENTRIES},
+    tproxy::{FLOW_ENTRIES, FLOWS},
 };
 
 use super::{
-    Attachment, Counters, KernelError, Key, Known, LogPump, Ring, RingSource,
+    Attachment, Counters, Dialled, KernelError, Key, Known, LogPump, Ring, RingSource,
     attach::{self, Attached, Wanted},
     object::check_abi,
 };
@@ -38,6 +42,10 @@ pub struct Settings {
     pub ingress: Option<XdpMode>,
     /// Whether `egress` is attached.
     pub egress: bool,
+    /// Whether the connect redirect will be loaded too; its largest map has its full size only then.
+    pub redirect: bool,
+    /// The same of the program that takes over forwarded connections.
+    pub tproxy: bool,
 }
 
 impl Settings {
@@ -52,6 +60,8 @@ impl Settings {
             tcx: true,
             ingress: Some(XdpMode::Auto),
             egress: true,
+            redirect: false,
+            tproxy: false,
         }
     }
 }
@@ -61,7 +71,9 @@ impl Settings {
 pub struct Programs {
     bpf: Ebpf,
     attached: BTreeMap<String, Attached>,
+    sockops: Option<SockOpsLink>,
     ring_bytes: u32,
+    redirect: bool,
     wanted: Wanted,
 }
 
@@ -76,7 +88,14 @@ impl Programs {
             verify(&mut bpf, program)?;
         }
         let wanted = Wanted { ingress: settings.ingress, egress: settings.egress, tcx: settings.tcx };
-        Ok(Self { bpf, attached: BTreeMap::new(), ring_bytes: settings.ring_bytes, wanted })
+        Ok(Self {
+            bpf,
+            attached: BTreeMap::new(),
+            sockops: None,
+            ring_bytes: settings.ring_bytes,
+            redirect: settings.redirect,
+            wanted,
+        })
     }
 
     /// Attaches both programs to an interface of the current network namespace.
@@ -107,6 +126,7 @@ impl Programs {
     /// When the kernel refuses.
     pub fn detach_all(&mut self) -> Result<(), KernelError> {
         let mut result = Ok(());
+        self.sockops = None;
         for attached in std::mem::take(&mut self.attached).into_values() {
             let detached = attached.detach();
             if result.is_ok() {
@@ -116,9 +136,25 @@ impl Programs {
         result
     }
 
+    /// The object, for the parts that load more of its programs.
+    pub(super) const fn bpf(&mut self) -> &mut Ebpf {
+        &mut self.bpf
+    }
+
     /// Where the programs are, by interface.
     pub fn attachments(&self) -> impl Iterator<Item = &Attachment> {
         self.attached.values().map(|attached| &attached.attachment)
+    }
+
+    /// Watches the connections of the whole host from the root of the cgroups that is mounted at `cgroup`, until this is
+    /// dropped; connections that are there already are not seen.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn watch_connections(&mut self, cgroup: &Path) -> Result<Dialled, KernelError> {
+        let dialled = take_map(&mut self.bpf, DIALLED, HashMap::try_from)?;
+        self.sockops = Some(super::sockops::attach(&mut self.bpf, cgroup)?);
+        Ok(Dialled::new(dialled))
     }
 
     /// The ring as a source of observations, once. Must be called inside a tokio runtime.
@@ -162,14 +198,16 @@ impl Programs {
         LogPump::new(&mut self.bpf)
     }
 
-    /// The kernel memory of the maps, in bytes; it never grows.
+    /// The kernel memory of the maps, in bytes; it never grows, but for what the redirect needs for each lease on offer.
     #[must_use]
     pub fn memory_bytes(&self) -> u64 {
         let processors = aya::util::nr_cpus().unwrap_or(1) as u64;
         let known = u64::from(KNOWN_ENTRIES) * 8;
         let recent = u64::from(RECENT_ENTRIES) * size_of::<RecentSlot>() as u64;
-        let counters = 2 * 8 * COUNTERS_LENGTH as u64 * processors;
-        u64::from(self.ring_bytes) + known + recent + counters + super::log::BYTES
+        let counters = u64::from(COUNTERS_ENTRIES) * 8 * COUNTERS_LENGTH as u64 * processors;
+        let dialled = u64::from(DIALLED_ENTRIES) * super::sockops::ENTRY_BYTES;
+        let redirected = if self.redirect { super::redirect::BYTES } else { 0 };
+        u64::from(self.ring_bytes) + known + recent + counters + dialled + redirected + super::log::BYTES
     }
 }
 
@@ -193,6 +231,8 @@ pub(super) fn open(object: &[u8], settings: &Settings) -> Result<Ebpf, KernelErr
         .override_global(WINDOW, &window, true)
         .override_global(TICKS, &ticks, true)
         .map_max_entries(RING, settings.ring_bytes)
+        .map_max_entries(REDIRECTED, if settings.redirect { REDIRECTED_ENTRIES } else { 1 })
+        .map_max_entries(FLOWS, if settings.tproxy { FLOW_ENTRIES } else { 1 })
         .load(object)
         .map_err(KernelError::Prepare)
 }
@@ -203,6 +243,8 @@ pub(super) fn verify(bpf: &mut Ebpf, name: &'static str) -> Result<(), KernelErr
     match bpf.program_mut(name) {
         Some(Program::Xdp(program)) => program.load().map_err(refused),
         Some(Program::SchedClassifier(program)) => program.load().map_err(refused),
+        Some(Program::CgroupSockAddr(program)) => program.load().map_err(refused),
+        Some(Program::SockOps(program)) => program.load().map_err(refused),
         _ => Err(refused(ProgramError::UnexpectedProgramType)),
     }
 }
@@ -230,7 +272,7 @@ fn take(bpf: &mut Ebpf, name: &'static str) -> Result<Array<MapData, u64>, Kerne
     take_map(bpf, name, Array::try_from)
 }
 
-fn take_map<T>(
+pub(super) fn take_map<T>(
     bpf: &mut Ebpf,
     name: &'static str,
     typed: impl FnOnce(Map) -> Result<T, MapError>,

@@ -34,6 +34,12 @@ pub struct LeaseCounters {
     pub dead_unanswered: u64,
     /// Dials that failed.
     pub failed: u64,
+    /// Of those, the ones that this host had no descriptor, port or memory for.
+    pub failed_here: u64,
+    /// Leases to an address that a look-up no longer gave; another was dialled.
+    pub readdressed: u64,
+    /// Leases to a name that a look-up no longer found.
+    pub cancelled: u64,
     /// Dials that were not started; the reasons below add up to it.
     pub refused: u64,
     /// Enough leases are open, in all, to the origin or to its addresses.
@@ -52,6 +58,12 @@ pub struct LeaseCounters {
     pub given_back: u64,
     /// Leases that were lost on their way to a program.
     pub lost: u64,
+    /// Leases that were claimed outside the pool, in the kernel.
+    pub claimed: u64,
+    /// Claimed leases that nobody fetched in time; they waited again.
+    pub unredeemed: u64,
+    /// Tokens of leases that nobody had claimed.
+    pub guessed: u64,
     /// Leases that were closed because the daemon stopped.
     pub drained: u64,
     /// Outcomes that nobody read in time.
@@ -71,6 +83,8 @@ pub enum Reason {
     },
     /// It was asked for.
     Wanted,
+    /// Programs have come for such connections lately, at this rate or so many at a time.
+    Demanded,
 }
 
 impl Reason {
@@ -86,6 +100,7 @@ impl fmt::Display for Reason {
         match self {
             Self::Predicted { probability, .. } => write!(f, "predicted, p = {probability:.2}"),
             Self::Wanted => f.write_str("wanted"),
+            Self::Demanded => f.write_str("in demand"),
         }
     }
 }
@@ -100,6 +115,8 @@ pub enum LeaseState {
     Ready,
     /// On its way to a program.
     Handed,
+    /// Claimed in the kernel, by a program that will come for it.
+    Claimed,
 }
 
 impl fmt::Display for LeaseState {
@@ -108,6 +125,7 @@ impl fmt::Display for LeaseState {
             Self::Dialling => "dialling",
             Self::Ready => "ready",
             Self::Handed => "handed",
+            Self::Claimed => "claimed",
         })
     }
 }

@@ -8,7 +8,7 @@ use std::{
     future::Future,
     io,
     net::{IpAddr, SocketAddr},
-    os::fd::{AsFd, OwnedFd},
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
     pin::Pin,
     sync::Arc,
     time::Duration,
@@ -20,7 +20,7 @@ use tokio::{
     time::{Instant, sleep_until, timeout},
 };
 
-use super::sockopt;
+use super::{keepalive, sockopt};
 
 /// Says whether a connection to there may be opened, or why not. It is asked about the address, just before the
 /// connection: a name may have changed its addresses since it was judged.
@@ -45,14 +45,40 @@ pub trait Dialer: Send + Sync {
 }
 
 /// Opens TCP connections from the network namespace of the daemon.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct TcpDialer {
     /// Set where leases live long enough for a firewall in between to forget them.
     pub keepalive: bool,
+    /// Is told of each socket before it connects.
+    pub announce: Announce,
 }
 
-/// The first keepalive probe, and the pause between probes: shorter than the idle times of common NATs.
-const KEEPALIVE: Duration = Duration::from_secs(15);
+/// Tells somebody of sockets that the daemon is about to connect itself, so that they are not taken for a program's.
+#[derive(Clone, Default)]
+pub struct Announce(Option<Arc<Tell>>);
+
+type Tell = dyn Fn(BorrowedFd<'_>) + Send + Sync;
+
+impl Announce {
+    /// Calls this, which must not block.
+    #[must_use]
+    pub fn new(tell: impl Fn(BorrowedFd<'_>) + Send + Sync + 'static) -> Self {
+        Self(Some(Arc::new(tell)))
+    }
+
+    /// Tells of a socket that is not connected yet.
+    pub fn socket(&self, socket: BorrowedFd<'_>) {
+        if let Some(tell) = &self.0 {
+            tell(socket);
+        }
+    }
+}
+
+impl fmt::Debug for Announce {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Announce({})", self.0.is_some())
+    }
+}
 
 impl Dialer for TcpDialer {
     fn dial(&self, destination: SocketAddr) -> Dialling<'_> {
@@ -61,9 +87,9 @@ impl Dialer for TcpDialer {
             // Without this a TLS client on the lease waits a round trip for an acknowledgement.
             socket.set_nodelay(true)?;
             if self.keepalive {
-                let probes = socket2::TcpKeepalive::new().with_time(KEEPALIVE).with_interval(KEEPALIVE);
-                socket2::SockRef::from(&socket).set_tcp_keepalive(&probes)?;
+                keepalive::watch(socket.as_fd())?;
             }
+            self.announce.socket(socket.as_fd());
             let begun = Instant::now();
             let stream = socket.connect(destination).await?;
             let waited = begun.elapsed();

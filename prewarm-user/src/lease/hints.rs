@@ -1,7 +1,7 @@
 //! A page that says where there may be leases, so that whoever has none to expect need not ask.
 //!
-//! Comes in: destinations that leases and dials lead to. Goes out: one count per bucket of destinations, in memory that
-//! supervisors of programs read and can't write. Never here: a name, an address, or a "no" that is wrong: a bucket may
+//! Comes in: destinations that leases and dials lead to. Goes out: one count per bucket of destinations, and what a lease
+//! there saves, in memory that supervisors of programs read and can't write. Never here: a name, an address, or a "no" that is wrong: a bucket may
 //! promise what another destination has, but an empty one has nothing.
 
 use std::{
@@ -11,6 +11,7 @@ use std::{
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     ptr::NonNull,
     sync::atomic::{AtomicU32, Ordering},
+    time::Duration,
 };
 
 use nix::{
@@ -25,9 +26,17 @@ use nix::{
 
 /// Buckets; a power of two. With 256 leases one destination in sixteen shares a bucket with a lease of another.
 const BUCKETS: usize = 4096;
-const SIZE: usize = BUCKETS * size_of::<AtomicU32>();
+const SIZE: usize = size_of::<Buckets>();
 
-type Buckets = [AtomicU32; BUCKETS];
+/// What is on the page.
+#[repr(C)]
+#[derive(Debug)]
+struct Buckets {
+    /// How many leases and dials lead there.
+    counts: [AtomicU32; BUCKETS],
+    /// What the last lease there saves, in microseconds.
+    saves: [AtomicU32; BUCKETS],
+}
 
 /// A mapping of the page.
 #[derive(Debug)]
@@ -92,12 +101,18 @@ impl Hints {
 
     /// One more, or one less, leads to there.
     pub(crate) fn change(&self, destination: SocketAddr, more: bool) {
-        let bucket = &self.page.buckets()[bucket(destination)];
+        let bucket = &self.page.buckets().counts[bucket(destination)];
         if more {
             bucket.fetch_add(1, Ordering::Release);
         } else {
             bucket.fetch_sub(1, Ordering::Release);
         }
+    }
+
+    /// A lease to there saves this much.
+    pub(crate) fn saves(&self, destination: SocketAddr, rtt: Duration) {
+        let micros = u32::try_from(rtt.as_micros()).unwrap_or(u32::MAX);
+        self.page.buckets().saves[bucket(destination)].store(micros, Ordering::Relaxed);
     }
 
     /// The file behind it, for readers.
@@ -127,7 +142,13 @@ impl HintsView {
     /// Whether a lease to there may exist, or be on its way.
     #[must_use]
     pub fn may_have(&self, destination: SocketAddr) -> bool {
-        self.0.buckets()[bucket(destination)].load(Ordering::Acquire) != 0
+        self.0.buckets().counts[bucket(destination)].load(Ordering::Acquire) != 0
+    }
+
+    /// What a lease to there would save, as far as is known: how long an answer is worth waiting for.
+    #[must_use]
+    pub fn saves(&self, destination: SocketAddr) -> Duration {
+        Duration::from_micros(self.0.buckets().saves[bucket(destination)].load(Ordering::Relaxed).into())
     }
 }
 
@@ -163,6 +184,8 @@ mod tests {
         hints.change(here, true);
         hints.change(here, true);
         assert!(view.may_have(here) && !view.may_have(there));
+        hints.saves(here, Duration::from_millis(40));
+        assert_eq!((view.saves(here), view.saves(there)), (Duration::from_millis(40), Duration::ZERO));
         hints.change(here, false);
         assert!(view.may_have(here));
         hints.change(here, false);

@@ -7,8 +7,11 @@
 //! `warm` is what prewarm itself sends over one.
 
 mod counters;
+mod demand;
 mod dial;
+mod headroom;
 mod hints;
+mod keepalive;
 mod ledger;
 mod offer;
 mod order;
@@ -17,16 +20,18 @@ mod pace;
 mod pool;
 mod probe;
 pub(crate) mod sockopt;
+mod stall;
 mod taker;
 mod warm;
 
 pub use counters::{LeaseCounters, LeaseState, LeaseView, Reason};
-pub use dial::{DialError, Dialer, Dialled, Dialling, Guard, Pacing, TcpDialer, Won, race};
+pub use dial::{Announce, DialError, Dialer, Dialled, Dialling, Guard, Pacing, TcpDialer, Won, race};
 pub use hints::{Hints, HintsView};
 pub use ledger::{Death, Fate, LeaseId, LeaseOrder};
 pub use offer::{Offers, Recalled, Token};
 pub use order::interleave;
+pub use origins::{MemoryError, OriginView, Remembered};
 pub use pool::{Pool, Take, Taken};
 pub use sockopt::netns_cookie;
 pub use taker::Taker;
-pub use warm::{TrustError, WarmError, WarmMethod, WarmRequest, Warmed, Warmer};
+pub use warm::{TrustError, WarmCounters, WarmError, WarmMethod, WarmRequest, Warmed, Warmer};

@@ -4,11 +4,10 @@
 //! here: a decision about whom to connect to, or a wait for whoever reads the outcomes.
 
 use std::{
-    collections::HashSet,
     io,
-    net::{IpAddr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     os::fd::{AsFd, AsRawFd, OwnedFd, RawFd},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
     time::Duration,
 };
 
@@ -23,10 +22,15 @@ use tokio::{
 use super::{
     counters::{LeaseCounters, LeaseView},
     dial::{DialError, Dialer, Guard, Pacing, race},
+    headroom,
     hints::Hints,
-    ledger::{Failure, Fate, LeaseId, LeaseOrder, Ledger, Start},
+    keepalive,
+    ledger::{Death, Established, Failure, Fate, Given, Heard, LeaseId, LeaseOrder, Ledger, Start},
+    offer::{Offers, Token},
+    origins::{OriginView, Remembered},
     probe::prove,
     sockopt,
+    taker::{Local, Taker},
 };
 use crate::{
     config::LeaseSettings,
@@ -45,6 +49,8 @@ pub struct Taken {
     pub id: LeaseId,
     /// The connection: established, proven alive, blocking.
     pub fd: OwnedFd,
+    /// Where it leads.
+    pub destination: SocketAddr,
     /// What its handshake took: what is saved.
     pub rtt: Duration,
     /// Whom it was opened for.
@@ -79,10 +85,13 @@ struct Inner {
     dialer: Arc<dyn Dialer>,
     guard: Guard,
     pacing: Pacing,
-    speaks_first: HashSet<String>,
     outcomes: mpsc::Sender<Outcome>,
+    on_taken: OnceLock<OnTaken>,
     born: (Instant, Timestamp),
 }
+
+/// Is told of each connection that leaves the pool, before anybody else has it.
+type OnTaken = Box<dyn Fn(&Taken) + Send + Sync>;
 
 impl std::fmt::Debug for Pool {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -103,11 +112,18 @@ impl Pool {
         now: Timestamp,
     ) -> io::Result<Self> {
         let watch = Watch::new()?;
+        let room = headroom::leases();
+        if room < settings.total as usize {
+            tracing::warn!(
+                "lease.total = {}, but the limit on descriptors (RLIMIT_NOFILE) has room for {room} leases",
+                settings.total
+            );
+        }
         #[expect(unsafe_code, reason = "tokio's AsyncFd asks for a promise about the descriptor")]
         // SAFETY: the set owns its descriptor, never exchanges it, and is owned by the `AsyncFd` to its end.
         let watch = unsafe { AsyncFd::register_with_interest(watch, Interest::READABLE) }?;
         let pool = Self(Arc::new(Inner {
-            ledger: Mutex::new(Ledger::new(settings)),
+            ledger: Mutex::new(Ledger::new(settings, room)),
             hints: Hints::new()?,
             watch,
             dials: Mutex::default(),
@@ -119,8 +135,8 @@ impl Pool {
                 attempt_delay: Duration::from_millis(settings.attempt_delay_ms.into()),
                 connect_timeout: Duration::try_from_secs_f64(settings.connect_timeout_seconds).unwrap_or_default(),
             },
-            speaks_first: settings.speaks_first.iter().map(|origin| origin.to_lowercase()).collect(),
             outcomes,
+            on_taken: OnceLock::new(),
             born: (Instant::now(), now),
         }));
         tokio::spawn(pool.clone().keep());
@@ -129,36 +145,79 @@ impl Pool {
 
     /// Opens a lease, within all limits; its outcome is reported once.
     pub fn lease(&self, order: LeaseOrder) {
-        let start = self.change(|ledger, now| ledger.order(order, now));
-        self.dial_all(start);
+        let starts = self.change(|ledger, now| {
+            let start = ledger.order(order, now);
+            let beside = start.as_ref().map(|start| ledger.accompany(start.id, now)).unwrap_or_default();
+            start.into_iter().chain(beside)
+        });
+        self.dial_all(starts);
     }
 
     /// Keeps `count` leases to an origin open until a deadline, replacing what is taken, expires or dies; zero ends it.
     pub fn want(&self, origin: Origin, addresses: Vec<IpAddr>, until: Timestamp, count: u32) {
         let starts = self.change(|ledger, now| {
-            ledger.want(origin, addresses, until, count);
+            ledger.want(origin, addresses, until, count, now);
             ledger.replenish(now)
         });
         self.dial_all(starts);
     }
 
-    /// Hands out a connection to there that is alive and, where a network namespace is named, lives in that one.
+    /// Hands out a connection to there that is alive and fits who takes it.
     #[must_use]
-    pub fn take(&self, destination: SocketAddr, netns_cookie: Option<u64>) -> Take {
-        self.change(|ledger, now| {
-            let given =
-                ledger.take(destination, netns_cookie, now, |fd, origin| prove(fd.as_fd(), self.speaks_first(origin)));
-            let Some(given) = given else { return Take::Miss { late: ledger.is_late(destination, now) } };
-            // Before anybody else can close it: what stays in the set would stay there until all copies are closed.
-            self.0.watch.get_ref().forget(&given.connection);
-            Take::Lease(Taken {
-                id: given.id,
-                fd: given.connection,
-                rtt: given.rtt,
-                origin: given.origin,
-                intent: given.intent,
-            })
+    pub fn take(&self, destination: SocketAddr, taker: &Taker) -> Take {
+        self.change(|ledger, now| match ledger.take(destination, taker, now, alive) {
+            Some(given) => Take::Lease(self.release(given)),
+            None => Take::Miss { late: ledger.is_late(destination, now) },
         })
+    }
+
+    /// Hands out a connection to any address of an origin; [`Taken::destination`] says to which.
+    #[must_use]
+    pub fn take_from(&self, origin: &Origin, taker: &Taker) -> Take {
+        self.change(|ledger, now| match ledger.take_from(origin, taker, now, alive) {
+            Some(given) => Take::Lease(self.release(given)),
+            None => Take::Miss { late: ledger.is_late_to(origin, now) },
+        })
+    }
+
+    /// From now on leases are also on offer there, until they are taken, end, or are claimed there. A lease that was
+    /// claimed waits for [`Self::redeem`] for at most two seconds.
+    pub fn offer_to(&self, outlet: Arc<dyn Offers>) {
+        self.change(|ledger, now| ledger.offer_to(outlet, now));
+    }
+
+    /// The lease that was claimed under this token, once; `None` when there is none, it was fetched, given up, or has
+    /// died. Settle it like one that was taken.
+    #[must_use]
+    pub fn redeem(&self, token: Token) -> Option<Taken> {
+        self.change(|ledger, now| ledger.redeem(token, now, alive).map(|given| self.release(given)))
+    }
+
+    /// Out of the set of watched connections, before anybody else can close it: what stays in the set would stay there
+    /// until all copies are closed.
+    fn release(&self, given: Given<OwnedFd>) -> Taken {
+        self.0.watch.get_ref().forget(&given.connection);
+        if let Err(error) = keepalive::unwatch(given.connection.as_fd()) {
+            tracing::debug!(lease = given.id.0, %error, "probes could not be switched off");
+        }
+        let taken = Taken {
+            id: given.id,
+            fd: given.connection,
+            destination: given.destination,
+            rtt: given.rtt,
+            origin: given.origin,
+            intent: given.intent,
+        };
+        if let Some(tell) = self.0.on_taken.get() {
+            tell(&taken);
+        }
+        taken
+    }
+
+    /// Calls this with each connection that is taken from now on. It must not block, nor ask the pool; the first call
+    /// counts.
+    pub fn on_taken(&self, tell: impl Fn(&Taken) + Send + Sync + 'static) {
+        drop(self.0.on_taken.set(Box::new(tell)));
     }
 
     /// Says what became of a connection that was taken.
@@ -168,15 +227,35 @@ impl Pool {
             Fate::Unfit(fd) if self.0.watch.get_ref().add(&fd, id).is_err() => Fate::Lost,
             fate => fate,
         };
-        let back = matches!(fate, Fate::Unfit(_));
-        let short = self.change(|ledger, now| {
-            ledger.settle(id, fate, now);
-            ledger.is_short()
-        });
-        // What came back expires some time, and what is gone may have to be replaced.
-        if back || short {
-            self.0.wake.notify_one();
-        }
+        self.change(|ledger, now| ledger.settle(id, fate, now));
+    }
+
+    /// A program connected to there and did not ask for a lease, because none was to be expected.
+    pub fn passed(&self, destination: SocketAddr) {
+        self.change(|ledger, now| ledger.came(destination, false, now));
+    }
+
+    /// Whether an origin's addresses change from answer to answer, so that none is worth a dial before the next.
+    #[must_use]
+    pub fn moves(&self, origin: &Origin) -> bool {
+        self.ledger().origins.moves(origin)
+    }
+
+    /// A look-up gave some address of an origin that was known before, or none.
+    pub fn looked_up(&self, origin: &Origin, same: bool) {
+        self.change(|ledger, now| ledger.origins.looked_up(origin, same, now));
+    }
+
+    /// The look-up of an intent's name gave these addresses: a lease that was dialled to another is exchanged.
+    pub fn correct(&self, intent: IntentId, addresses: &[IpAddr]) {
+        let (closed, start) = self.change(|ledger, now| ledger.correct(intent, addresses, now));
+        drop(closed);
+        self.dial_all(start);
+    }
+
+    /// The name of an intent's origin is gone: so is its lease.
+    pub fn cancel(&self, intent: IntentId) {
+        drop(self.change(|ledger, now| ledger.cancel(intent, now)));
     }
 
     /// What happened so far.
@@ -190,6 +269,24 @@ impl Pool {
     pub fn leases(&self) -> Vec<LeaseView> {
         let now = self.now();
         self.ledger().view(now)
+    }
+
+    /// What was learnt about origins, those with most saved first.
+    #[must_use]
+    pub fn origins(&self) -> Vec<OriginView> {
+        let now = self.now();
+        self.ledger().origins.view(now)
+    }
+
+    /// What was learnt about origins, to be kept.
+    #[must_use]
+    pub fn remember(&self) -> Remembered {
+        self.ledger().origins.remember()
+    }
+
+    /// Takes in what was learnt about origins in another life.
+    pub fn recollect(&self, remembered: Remembered) {
+        self.ledger().origins.recollect(remembered);
     }
 
     /// The page that says where there may be leases, for those who would have to ask.
@@ -213,8 +310,8 @@ impl Pool {
             let due = {
                 let now = self.now();
                 let ledger = self.ledger();
-                let due = ledger.next_due().map_or(QUIET, |due| due.since(now));
-                Instant::now() + if ledger.is_short() { due.min(SHORTAGE) } else { due }
+                let due = ledger.next_due(now).map_or(QUIET, |due| due.since(now));
+                Instant::now() + if ledger.is_short(now) { due.min(SHORTAGE) } else { due }
             };
             tokio::select! {
                 () = self.0.stop.notified() => return,
@@ -228,7 +325,7 @@ impl Pool {
                     }
                 }
             }
-            let (closed, mut starts) = self.change(Ledger::expire);
+            let (closed, mut starts) = self.change(|ledger, now| ledger.expire(now, alive));
             drop(closed);
             starts.extend(self.change(Ledger::replenish));
             self.dial_all(starts);
@@ -239,9 +336,8 @@ impl Pool {
     fn bury(&self) {
         for id in self.0.watch.get_ref().changed() {
             let dead = self.change(|ledger, now| {
-                let (fd, origin) = ledger.connection(id)?;
-                let death = prove(fd.as_fd(), self.speaks_first(origin)).err()?;
-                ledger.died(id, death, now)
+                let found = alive(ledger.connection(id)?);
+                ledger.looked(id, found, now)
             });
             drop(dead);
         }
@@ -264,26 +360,24 @@ impl Pool {
                 tracing::debug!(lease = id.0, %error, "dial failed");
                 let failure = match error {
                     DialError::Guarded(_) => Failure::Guarded,
+                    DialError::Unreachable(error) if is_ours(&error) => Failure::Exhausted,
                     DialError::Unreachable(_) => Failure::Unreachable,
                 };
                 return self.change(|ledger, now| ledger.failed(id, failure, now));
             }
         };
         let (fd, rtt) = (won.dialled.socket, won.dialled.rtt);
-        let netns = sockopt::netns_cookie(fd.as_fd()).unwrap_or_default();
+        let local = local(&fd, won.destination);
         let unwanted = self.change(|ledger, now| {
             if inner.watch.get_ref().add(&fd, id).is_err() {
                 ledger.failed(id, Failure::Unreachable, now);
                 return Some(fd);
             }
-            ledger.dialled(id, won.destination, netns, rtt, fd, now)
+            ledger.dialled(id, Established { destination: won.destination, local, rtt, connection: fd }, now)
         });
+        inner.hints.saves(won.destination, rtt);
         drop(unwanted);
         inner.wake.notify_one();
-    }
-
-    fn speaks_first(&self, origin: &Origin) -> bool {
-        !self.0.speaks_first.is_empty() && self.0.speaks_first.contains(&origin.to_string())
     }
 
     fn now(&self) -> Timestamp {
@@ -300,6 +394,9 @@ impl Pool {
         let now = self.now();
         let mut ledger = self.ledger();
         let result = change(&mut ledger, now);
+        if std::mem::take(&mut ledger.stirred) {
+            self.0.wake.notify_one();
+        }
         for (destination, more) in ledger.marks.drain(..) {
             self.0.hints.change(destination, more);
         }
@@ -309,6 +406,32 @@ impl Pool {
             }
         }
         result
+    }
+}
+
+/// Whether a dial failed for want of something on this host, which says nothing of the origin.
+fn is_ours(error: &io::Error) -> bool {
+    let ours = [libc::EMFILE, libc::ENFILE, libc::ENOBUFS, libc::ENOMEM, libc::EADDRNOTAVAIL];
+    error.raw_os_error().is_some_and(|number| ours.contains(&number))
+}
+
+fn alive(fd: &OwnedFd) -> Result<Heard, Death> {
+    prove(fd.as_fd())
+}
+
+/// Where our end of a connection is. What can't be read is what fits nobody who says where he is.
+fn local(fd: &OwnedFd, destination: SocketAddr) -> Local {
+    let nowhere: IpAddr =
+        if destination.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+    let socket = socket2::SockRef::from(fd);
+    Local {
+        netns: sockopt::netns_cookie(fd.as_fd()).unwrap_or_default(),
+        source: socket
+            .local_addr()
+            .ok()
+            .and_then(|address| address.as_socket())
+            .map_or(nowhere, |address| address.ip()),
+        mark: socket.mark().unwrap_or_default(),
     }
 }
 

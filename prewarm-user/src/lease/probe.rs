@@ -9,28 +9,29 @@ use std::{
 
 use nix::sys::socket::{MsgFlags, recv};
 
-use super::{ledger::Death, sockopt};
+use super::{
+    ledger::{Death, Heard},
+    sockopt,
+};
 
 /// Keepalive probes without an answer after which a connection counts as dead.
 const UNANSWERED: u8 = 2;
 
-/// Proves that a connection can be handed out. Where the server speaks first, bytes are what a program expects; bytes
-/// with a close behind them are never handed out (Node writes a 408 before it closes an idle connection).
-pub(crate) fn prove(socket: BorrowedFd<'_>, speaks_first: bool) -> Result<(), Death> {
-    let info = sockopt::tcp_info(socket).map_err(|_no_tcp| Death::Reset)?;
+/// Proves that a connection is alive, and says whether anything stands in it. Bytes with a close behind them are for
+/// nobody (Node writes a 408 before it closes an idle connection).
+pub(crate) fn prove(socket: BorrowedFd<'_>) -> Result<Heard, Death> {
     let flags = MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT;
     let peeked = recv(socket.as_raw_fd(), &mut [0], flags).map_err(|error| std::io::Error::from(error).kind());
-    match peeked {
-        Err(ErrorKind::WouldBlock) => {}
+    let heard = match peeked {
+        Err(ErrorKind::WouldBlock) => Heard::Silence,
         Ok(0) => return Err(Death::Closed),
-        Ok(_) if info.state != sockopt::TCP_ESTABLISHED => return Err(Death::Closed),
-        Ok(_) if speaks_first => {}
-        Ok(_) => return Err(Death::Spoke),
+        Ok(_) => Heard::Words,
         Err(_) => return Err(Death::Reset),
-    }
-    match info {
+    };
+    // After the bytes: a close that came in between is seen here.
+    match sockopt::tcp_info(socket).map_err(|_no_tcp| Death::Reset)? {
         sockopt::TcpInfo { state, .. } if state != sockopt::TCP_ESTABLISHED => Err(Death::Closed),
         sockopt::TcpInfo { probes, .. } if probes >= UNANSWERED => Err(Death::Unanswered),
-        _ => Ok(()),
+        _ => Ok(heard),
     }
 }

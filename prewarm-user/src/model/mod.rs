@@ -3,6 +3,7 @@
 //! Comes in: nothing. Goes out: names, resources, origins, observations, predictions, intents, outcomes.
 //! Never here: sockets, clocks, tasks, or an import from another part.
 
+mod connection;
 mod intent;
 mod name;
 mod observation;
@@ -11,6 +12,7 @@ mod prediction;
 mod resource;
 mod timestamp;
 
+pub use connection::{Connection, Phase};
 pub use intent::{Action, ActionKind, Intent, IntentId, Outcome, Verdict};
 pub use name::{Name, NameError};
 pub use observation::{Direction, Observation, Seen};

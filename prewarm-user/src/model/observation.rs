@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use super::{Name, ResourceId, Timestamp};
+use super::{Connection, Name, ResourceId, Timestamp};
 
 /// Which way a message crossed the interface.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -67,4 +67,17 @@ pub enum Seen {
         /// Whether it got a lease.
         leased: bool,
     },
+    /// A client named whom it wants to be connected to.
+    Named {
+        /// The name's ID.
+        resource: ResourceId,
+        /// The name.
+        name: Name,
+        /// The port.
+        port: u16,
+        /// Whether it got a lease.
+        leased: bool,
+    },
+    /// The kernel tells of a connection that was opened from this host, by a program or by the daemon itself.
+    Connection(Connection),
 }

@@ -1,5 +1,7 @@
 //! The benches: each gives rows, with its baselines as further subjects of the same case and metric.
 
+pub mod behaviours;
+pub mod handover;
 pub mod live;
 pub mod pipeline;
 pub mod predict;

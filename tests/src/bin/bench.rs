@@ -1,18 +1,20 @@
 //! `cargo xtask bench NAME`: one benchmark, each case beside its baseline in the same run.
 //!
-//! A table (or with `--json` one object) goes to standard output, progress to standard error. Exit codes: 0 measured,
-//! 2 error or usage, 77 without root.
+//! A table (or with `--json` one object) goes to standard output, progress to standard error. Exit codes: 0 measured
+//! and every promise kept, 1 one was broken, 2 error or usage, 77 without root, 130 interrupted.
 
 use std::{
     io::{self, Write as _, stdout},
-    path::{Path, PathBuf},
     process::ExitCode,
 };
 
 use anyhow::{Context as _, Result};
 use clap::{Parser, ValueEnum};
 use prewarm_tests::{
-    bench::{self, Row, predict::sequences},
+    bench::{self, Row},
+    daemon,
+    interrupt::{self, Interrupted},
+    path::Path,
     report::Report,
 };
 
@@ -26,24 +28,28 @@ struct Arguments {
     /// One JSON object on standard output
     #[arg(long)]
     json: bool,
-    /// A trace for `predict`: time, client and resource separated by tabs; repeatable
-    #[arg(long)]
-    trace: Vec<PathBuf>,
-    /// A file of sequences for `predict`: integers, one sequence a line
-    #[arg(long)]
-    sequences: Option<PathBuf>,
-    /// Items that a prediction in sequences is made from
+    /// Only these ways (handover); several may be given
+    #[arg(long, value_enum, value_delimiter = ',')]
+    path: Vec<Path>,
+    /// Rounds in which the subjects take turns (handover)
     #[arg(long, default_value_t = 5)]
-    window: usize,
-    /// Last items of a sequence of which the prediction must be one
-    #[arg(long, default_value_t = 1)]
-    consequent: usize,
+    rounds: usize,
+    /// Instead of measuring: so many transfers of random size with half-close over each way, checked by hash (handover)
+    #[arg(long, value_name = "N", num_args = 0..=1, default_missing_value = "10000")]
+    integrity: Option<u32>,
+    /// Instead of measuring: so many requests to origins of every kind, cold and over each way (handover)
+    #[arg(long, value_name = "N", num_args = 0..=1, default_missing_value = "1000", conflicts_with = "integrity")]
+    behaviours: Option<u32>,
+    #[command(flatten)]
+    predict: bench::predict::Flags,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Name {
     /// Nanoseconds a packet of the kernel programs, by test-run, against an empty program
     Xdp,
+    /// What each way out costs, against a direct connection and a plain forwarder
+    Handover,
     /// Events a second from ring to intent, the latency between them, and what an idle daemon costs
     Pipeline,
     /// What the predictor would have made ready on recorded accesses, and what it says of sequences
@@ -57,7 +63,8 @@ fn main() -> ExitCode {
         return ExitCode::from(77);
     }
     match run(&arguments) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
+        Err(error) if error.is::<Interrupted>() => ExitCode::from(130),
         Err(error) => {
             complain(&format!("error: {error:#}"));
             ExitCode::from(2)
@@ -65,19 +72,37 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(arguments: &Arguments) -> Result<()> {
+fn run(arguments: &Arguments) -> Result<ExitCode> {
     let (name, rows) = match arguments.name {
         Name::Xdp => ("xdp", bench::xdp::run()?),
+        Name::Handover => ("handover", handover(arguments)?),
         Name::Pipeline => ("pipeline", pipeline()?),
-        Name::Predict => ("predict", predict(arguments)?),
+        Name::Predict => ("predict", arguments.predict.run()?),
     };
     let mut report = Report::new(name);
     report.results = rows;
     let text = if arguments.json { serde_json::to_string(&report)? } else { bench::render(&report) };
     match writeln!(stdout(), "{text}") {
         // A reader that has seen enough is no error.
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-        other => other.context("write to standard output"),
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {}
+        other => other.context("write to standard output")?,
+    }
+    let judged = bench::handover::judge(&report);
+    for promise in &judged {
+        complain(&promise.to_string());
+    }
+    Ok(ExitCode::from(u8::from(judged.iter().any(|promise| !promise.kept))))
+}
+
+/// The ways out, one after the other.
+fn handover(arguments: &Arguments) -> Result<Vec<Row>> {
+    interrupt::watch()?;
+    let binary = daemon::binary().context("PREWARM_BIN is not set; cargo xtask bench sets it")?;
+    let paths = if arguments.path.is_empty() { &Path::ALL[..] } else { &arguments.path };
+    match (arguments.integrity, arguments.behaviours) {
+        (Some(count), _) => bench::handover::integrity(&binary, paths, count, &complain),
+        (_, Some(count)) => bench::behaviours::run(&binary, paths, count, &complain),
+        (None, None) => bench::handover::run(&binary, paths, arguments.rounds, &complain),
     }
 }
 
@@ -85,28 +110,6 @@ fn run(arguments: &Arguments) -> Result<()> {
 fn pipeline() -> Result<Vec<Row>> {
     let mut rows = bench::live::run()?;
     rows.extend(bench::pipeline::run());
-    Ok(rows)
-}
-
-/// The traces and sequences named, else those of the shared folder, else made-up ones.
-fn predict(arguments: &Arguments) -> Result<Vec<Row>> {
-    let shared = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/data");
-    let sequences = arguments.sequences.iter().cloned().map(|path| sequences::Set {
-        path,
-        window: arguments.window,
-        consequent: arguments.consequent,
-    });
-    let (mut traces, mut sets) = (arguments.trace.clone(), sequences.collect::<Vec<_>>());
-    if traces.is_empty() && sets.is_empty() {
-        let folder = [shared, PathBuf::from("/work/shared/data")].into_iter().find(|folder| folder.is_dir());
-        let Some(folder) = folder else {
-            return Ok(bench::predict::trace("generated", &bench::predict::generated::events()));
-        };
-        traces = bench::predict::traces(&folder);
-        sets = sequences::sets(&folder.join("ipredict"));
-    }
-    let mut rows = bench::predict::run(&traces)?;
-    rows.extend(sequences::run(&sets)?);
     Ok(rows)
 }
 

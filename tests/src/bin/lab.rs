@@ -10,7 +10,8 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use clap::{Parser, ValueEnum};
 use prewarm_tests::interrupt::{self, Interrupted};
-use prewarm_tests::lab::{self, Family, Options, Progress};
+use prewarm_tests::lab::{self, Course, Family, Options, Progress};
+use prewarm_tests::path::Path;
 use prewarm_tests::report::Report;
 use prewarm_tests::scenario::Place;
 use prewarm_tests::{daemon, packages, schedule};
@@ -19,18 +20,22 @@ use prewarm_tests::{daemon, packages, schedule};
 #[derive(Debug, Parser)]
 #[command(name = "cargo xtask lab")]
 struct Arguments {
-    /// Round trip of the link between gateway and internet, in milliseconds
-    #[arg(long, value_name = "MS", default_value_t = 40, value_parser = clap::value_parser!(u64).range(2..=1000))]
-    rtt: u64,
-    /// How leases reach the program
-    #[arg(long, value_enum, default_value_t = Path::Exec)]
-    path: Path,
-    /// Where prewarm runs; all that exist when not given
+    /// Round trip of the link between gateway and internet, in milliseconds; several may be given
+    #[arg(long, value_name = "MS", default_value = "40", value_delimiter = ',',
+          value_parser = clap::value_parser!(u64).range(2..=1000))]
+    rtt: Vec<u64>,
+    /// How leases reach the program; several may be given
+    #[arg(long, value_enum, default_value = "exec", value_delimiter = ',')]
+    path: Vec<Path>,
+    /// Where prewarm runs; all that exist for the path when not given
     #[arg(long, value_enum)]
     scenario: Option<Where>,
     /// Everything over IPv6
     #[arg(long)]
     ipv6: bool,
+    /// Every path at 10, 40 and 100 ms, over IPv4 and over IPv6 (most of an hour)
+    #[arg(long, conflicts_with_all = ["rtt", "path", "scenario", "ipv6"])]
+    all: bool,
     /// Visits measured through prewarm, of four requests each, instead of 40 (250 make 1,000 requests)
     #[arg(long, value_name = "N", value_parser = at_least_one)]
     visits: Option<usize>,
@@ -46,16 +51,6 @@ struct Arguments {
     /// One JSON object on standard output
     #[arg(long)]
     json: bool,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Path {
-    Exec,
-    Redirect,
-    Socks,
-    Connect,
-    Tproxy,
-    Fd,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -82,24 +77,25 @@ fn main() -> ExitCode {
 }
 
 fn run(arguments: &Arguments, progress: &Progress) -> Result<ExitCode> {
-    let places = match arguments.scenario {
-        _ if arguments.path != Path::Exec => {
-            progress.say("error: this lab knows one path so far\nhint: --path exec");
-            return Ok(ExitCode::from(2));
-        }
+    let place = match arguments.scenario {
         Some(Where::Edge) => {
             progress.say("error: there is no edge scenario yet\nhint: --scenario host or --scenario gateway");
             return Ok(ExitCode::from(2));
         }
-        Some(Where::Host) => vec![Place::Host],
-        Some(Where::Gateway) => vec![Place::Gateway],
-        None => vec![Place::Host, Place::Gateway],
+        Some(Where::Host) => Some(Place::Host),
+        Some(Where::Gateway) => Some(Place::Gateway),
+        None => None,
     };
+    let plan = Plan::of(arguments, place);
+    if plan.courses.is_empty() {
+        progress.say("error: that path is not played in that scenario\nhint: leave --scenario out");
+        return Ok(ExitCode::from(2));
+    }
     if !nix::unistd::geteuid().is_root() {
         progress.say("error: network namespaces need root\nhint: sudo, or run it as root in a container");
         return Ok(ExitCode::from(77));
     }
-    let missing = packages::missing();
+    let missing = packages::missing(packages::PACKAGES);
     if !missing.is_empty() {
         progress.say(&format!("error: programs are missing\nhint: apt-get install {}", missing.join(" ")));
         return Ok(ExitCode::from(2));
@@ -109,22 +105,27 @@ fn run(arguments: &Arguments, progress: &Progress) -> Result<ExitCode> {
     if !schedule::real_time(schedule::PROGRAMS) {
         progress.say("no real-time class here: a busy host will show in the figures");
     }
-    let options = Options {
-        round_trip: Duration::from_millis(arguments.rtt),
+    let mut options = Options {
+        round_trip: Duration::ZERO,
         visits: arguments.visits,
         learn: arguments.learn,
-        family: if arguments.ipv6 { Family::V6 } else { Family::V4 },
+        family: Family::V4,
         ingress: !arguments.no_ingress,
         keep: arguments.keep,
         binary: daemon::binary(),
     };
     let mut report = Report::new("lab");
     // One after the other: on two cores they would take each other's microseconds.
-    for place in places {
-        let rows = lab::play(place, &options, progress);
-        // Ctrl-C in a terminal also ends the program that a step was waiting for; that step's error is no news.
-        interrupt::check()?;
-        report.results.extend(rows?);
+    for course in &plan.courses {
+        for family in &plan.families {
+            for rtt in &plan.rtts {
+                (options.round_trip, options.family) = (Duration::from_millis(*rtt), *family);
+                let rows = lab::play(*course, &options, progress);
+                // Ctrl-C in a terminal also ends the program that a step was waiting for; that step's error is no news.
+                interrupt::check()?;
+                report.results.extend(rows?);
+            }
+        }
     }
     let text = if arguments.json { serde_json::to_string(&report)? } else { lab::render(&report) };
     print(&text)?;
@@ -136,6 +137,30 @@ fn run(arguments: &Arguments, progress: &Progress) -> Result<ExitCode> {
         progress.say(&verdict.to_string());
     }
     Ok(if verdicts.iter().all(|verdict| verdict.kept) { ExitCode::SUCCESS } else { ExitCode::from(1) })
+}
+
+/// Everything that is played.
+struct Plan {
+    courses: Vec<Course>,
+    families: Vec<Family>,
+    rtts: Vec<u64>,
+}
+
+impl Plan {
+    fn of(arguments: &Arguments, place: Option<Place>) -> Self {
+        if arguments.all {
+            return Self {
+                courses: Path::ALL.iter().flat_map(|path| Course::of(*path, None)).collect(),
+                families: vec![Family::V4, Family::V6],
+                rtts: vec![10, 40, 100],
+            };
+        }
+        Self {
+            courses: arguments.path.iter().flat_map(|path| Course::of(*path, place)).collect(),
+            families: vec![if arguments.ipv6 { Family::V6 } else { Family::V4 }],
+            rtts: arguments.rtt.clone(),
+        }
+    }
 }
 
 fn at_least_one(text: &str) -> Result<usize, String> {

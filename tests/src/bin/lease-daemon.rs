@@ -6,7 +6,10 @@ use std::{net::SocketAddr, sync::Arc};
 
 use prewarm_user::{
     config::LeaseSettings,
-    handover::serve::serve_take,
+    handover::{
+        peer::Rule,
+        serve::{Clerk, Desk},
+    },
     lease::{LeaseOrder, Pool, Reason, TcpDialer},
     model::{Origin, Timestamp},
 };
@@ -25,6 +28,7 @@ async fn main() -> anyhow::Result<()> {
     let settings = LeaseSettings {
         total: 4000,
         per_origin: 4000,
+        demand: false,
         per_address: 4000,
         dials_per_second: 1e6,
         dial_burst: 4000,
@@ -45,9 +49,16 @@ async fn main() -> anyhow::Result<()> {
     } else {
         pool.want(origin, addresses, until, count);
     }
-    let listener = tokio::net::UnixListener::bind(socket)?;
-    loop {
-        let (stream, _) = listener.accept().await?;
-        tokio::spawn(serve_take(stream, pool.clone()));
-    }
+    let listener = std::os::unix::net::UnixListener::bind(socket)?;
+    let _desk = Desk::open(listener, pool, Rule::default(), Arc::new(Nobody))?;
+    std::future::pending().await
+}
+
+/// A clerk with nothing to do.
+struct Nobody;
+
+impl Clerk for Nobody {
+    fn connected(&self, _destination: SocketAddr, _leased: bool) {}
+
+    fn stray(&self, _stream: std::os::unix::net::UnixStream, _unread: Vec<u8>) {}
 }

@@ -5,13 +5,17 @@
 //! already. The daemon's own count of taken leases is compared with that and printed when it differs. In the same way a
 //! name that was answered in less than half a round trip came from the cache of the resolver. Leases that nobody used
 //! are counted by the origin: connections that ended without a request.
+//!
+//! **Connecting** is timed by the plain client, which does nothing else; what curl says of it has curl's loop in it and
+//! is reported beside (`curl_connect_ms`). **The first byte**, and with it what a lease saves, is curl's wherever curl
+//! can go.
 
 use std::time::Duration;
 
 use super::play::Sample;
 use crate::report::Row;
 use crate::scenario::Scheme;
-use crate::visit::Fetch;
+use crate::visit::{Fetch, Hand};
 
 /// Names of the two halves.
 pub const COLD: &str = "cold";
@@ -44,12 +48,19 @@ pub(super) fn rows(case: &str, scheme: Scheme, round_trip: Duration, cold: &Half
             }
         };
         let fetches = followers(half, scheme);
-        for (part, pick) in PARTS {
-            let times: Vec<_> = fetches.iter().map(|fetch| pick(fetch)).collect();
+        let names: Vec<_> = fetches.iter().filter_map(|fetch| fetch.name_ms).collect();
+        let connects = |hand| by(&fetches, hand).map(|fetch| fetch.connect_ms).collect();
+        let parts = [
+            ("name", names.clone()),
+            ("connect", connects(Hand::Plain)),
+            ("curl_connect", connects(Hand::Curl)),
+            ("ttfb", first_bytes(&fetches, |_| true)),
+        ];
+        for (part, times) in parts {
             row(&format!("{part}_ms_p50"), percentile(&times, 0.5), "ms");
             row(&format!("{part}_ms_p90"), percentile(&times, 0.9), "ms");
         }
-        row("name_cached", share(&fetches, |fetch| fetch.name_ms < half_of(round_trip)), "%");
+        row("name_cached", share(&names, |name_ms| *name_ms < half_of(round_trip)), "%");
         let behind: Vec<_> = fetches.iter().filter(|fetch| fetch.far_cache.is_some()).copied().collect();
         row("far_cache_hit", share(&behind, |fetch| fetch.far_cache.as_deref() == Some("HIT")), "%");
         // Pages count here as well: nothing may fail.
@@ -60,8 +71,7 @@ pub(super) fn rows(case: &str, scheme: Scheme, round_trip: Duration, cold: &Half
             continue;
         }
         row("lease_share", share(&fetches, |fetch| is_leased(fetch, round_trip)), "%");
-        let cold_ttfb: Vec<_> = followers(cold, scheme).iter().map(|fetch| fetch.ttfb_ms).collect();
-        row("saved_rtt", saved_round_trips(&cold_ttfb, &fetches, round_trip), "RTT");
+        row("saved_rtt", saved_round_trips(&followers(cold, scheme), &fetches, round_trip), "RTT");
         row("leases_wasted", Some(half.unused[usize::from(scheme == Scheme::Tls)] as f64), "");
     }
     rows
@@ -73,11 +83,15 @@ pub(super) fn leased(half: &Half, round_trip: Duration) -> u64 {
     fetches.filter(|fetch| is_leased(fetch, round_trip)).count() as u64
 }
 
-/// A time of a fetch, by the name of its metric.
-type Part = (&'static str, fn(&Fetch) -> f64);
+fn by<'a>(fetches: &'a [&Fetch], hand: Hand) -> impl Iterator<Item = &'a Fetch> {
+    fetches.iter().copied().filter(move |fetch| fetch.hand == hand)
+}
 
-const PARTS: [Part; 3] =
-    [("name", |fetch| fetch.name_ms), ("connect", |fetch| fetch.connect_ms), ("ttfb", |fetch| fetch.ttfb_ms)];
+/// curl's times to the first byte, or, where it can't go, the plain client's.
+fn first_bytes(fetches: &[&Fetch], is: impl Fn(&Fetch) -> bool) -> Vec<f64> {
+    let hand = if by(fetches, Hand::Curl).next().is_some() { Hand::Curl } else { Hand::Plain };
+    by(fetches, hand).filter(|fetch| is(fetch)).map(|fetch| fetch.ttfb_ms).collect()
+}
 
 fn followers(half: &Half, scheme: Scheme) -> Vec<&Fetch> {
     let of_scheme = half.samples.iter().filter(|sample| sample.follower && sample.scheme == scheme);
@@ -93,21 +107,21 @@ fn is_leased(fetch: &Fetch, round_trip: Duration) -> bool {
 }
 
 /// What a lease saved until the first byte, against the median of cold, in round trips; the mean over leases.
-fn saved_round_trips(cold_ttfb: &[f64], fetches: &[&Fetch], round_trip: Duration) -> Option<f64> {
-    let cold = percentile(cold_ttfb, 0.5)?;
-    let saved: Vec<_> =
-        fetches.iter().filter(|fetch| is_leased(fetch, round_trip)).map(|fetch| cold - fetch.ttfb_ms).collect();
-    if saved.is_empty() {
+fn saved_round_trips(cold: &[&Fetch], fetches: &[&Fetch], round_trip: Duration) -> Option<f64> {
+    let cold = percentile(&first_bytes(cold, |_| true), 0.5)?;
+    let leased = first_bytes(fetches, |fetch| is_leased(fetch, round_trip));
+    if leased.is_empty() {
         return None;
     }
-    Some(saved.iter().sum::<f64>() / saved.len() as f64 / (round_trip.as_secs_f64() * 1e3))
+    let saved: f64 = leased.iter().map(|warm| cold - warm).sum();
+    Some(saved / leased.len() as f64 / (round_trip.as_secs_f64() * 1e3))
 }
 
-fn share(fetches: &[&Fetch], is: impl Fn(&Fetch) -> bool) -> Option<f64> {
-    if fetches.is_empty() {
+fn share<T>(values: &[T], is: impl Fn(&T) -> bool) -> Option<f64> {
+    if values.is_empty() {
         return None;
     }
-    Some(100.0 * fetches.iter().filter(|fetch| is(fetch)).count() as f64 / fetches.len() as f64)
+    Some(100.0 * values.iter().filter(|value| is(value)).count() as f64 / values.len() as f64)
 }
 
 /// The value below or at which this part of the values lies.
@@ -125,11 +139,12 @@ mod tests {
     use super::{COLD, Half, PREWARM, percentile, rows};
     use crate::lab::play::Sample;
     use crate::scenario::Scheme;
-    use crate::visit::Fetch;
+    use crate::visit::{Fetch, Hand};
 
     fn sample(follower: bool, connect_ms: f64, far_cache: Option<&str>) -> Sample {
         let fetch = Fetch {
-            name_ms: connect_ms,
+            hand: Hand::Plain,
+            name_ms: Some(connect_ms),
             connect_ms,
             ttfb_ms: connect_ms + 40.0,
             far_cache: far_cache.map(str::to_owned),

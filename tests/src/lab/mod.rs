@@ -4,6 +4,7 @@
 //! visits are played cold, the daemon starts and learns from further visits, then the same kind of visits is measured
 //! through prewarm. Without a binary only the cold half is played.
 
+mod course;
 mod figures;
 mod play;
 mod progress;
@@ -11,13 +12,17 @@ mod table;
 mod targets;
 mod world;
 
+use std::ffi::OsString;
 use std::fs;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 
+use crate::cgroup::Cgroup;
 use crate::daemon::{Daemon, DaemonOptions};
+use crate::path::Path;
+use crate::program::program;
 use crate::report::Row;
 use crate::scenario::{Place, Scenario, Scheme};
 use crate::servers::ForwardProxy;
@@ -27,6 +32,7 @@ use figures::Half;
 use play::{Player, Sample};
 use world::World;
 
+pub use course::Course;
 pub use figures::{COLD, PREWARM};
 pub use progress::Progress;
 pub use table::render;
@@ -55,13 +61,13 @@ pub struct Options {
     pub binary: Option<PathBuf>,
 }
 
-/// Plays one scenario and gives its rows.
+/// Plays one course and gives its rows.
 ///
 /// # Errors
 /// When the world can't be built, the daemon doesn't start or ends, or the user interrupts.
-pub fn play(place: Place, options: &Options, progress: &Progress) -> Result<Vec<Row>> {
-    let scenario = Scenario::of(place)?;
-    let label = case_label(place, options);
+pub fn play(course: Course, options: &Options, progress: &Progress) -> Result<Vec<Row>> {
+    let scenario = Scenario::of(course.place)?;
+    let label = case_label(course, options);
     progress.say(&format!("{label}: building the world"));
     let world = World::build(&scenario, options.round_trip, options.family, options.keep)?;
     if options.keep {
@@ -69,7 +75,7 @@ pub fn play(place: Place, options: &Options, progress: &Progress) -> Result<Vec<
     }
     let round_trip = world.measure_round_trip()?;
     progress.say(&format!("{label}: measured round trip {:.2} ms", round_trip.as_secs_f64() * 1e3));
-    let mut lab = Lab { scenario: &scenario, world: &world, options, progress, label: &label };
+    let mut lab = Lab { course, scenario: &scenario, world: &world, options, progress, label: &label };
     let mut player = Player::new(&scenario, SEED);
     let cold = lab.cold(&mut player)?;
     let warm = match &options.binary {
@@ -87,16 +93,13 @@ pub fn play(place: Place, options: &Options, progress: &Progress) -> Result<Vec<
 }
 
 /// `exec/40`: the way out (or the gateway), the family, the round trip in milliseconds.
-fn case_label(place: Place, options: &Options) -> String {
-    let way = match place {
-        Place::Host => "exec",
-        Place::Gateway => "gateway",
-    };
+fn case_label(course: Course, options: &Options) -> String {
     let family = if options.family == Family::V6 { "6" } else { "" };
-    format!("{way}{family}/{}", options.round_trip.as_millis())
+    format!("{course}{family}/{}", options.round_trip.as_millis())
 }
 
 struct Lab<'a> {
+    course: Course,
     scenario: &'a Scenario,
     world: &'a World,
     options: &'a Options,
@@ -105,12 +108,13 @@ struct Lab<'a> {
 }
 
 impl Lab<'_> {
+    /// What it costs without prewarm: a program that connects by itself, or the gateway's proxy that does.
     fn cold(&mut self, player: &mut Player<'_>) -> Result<Half> {
         self.world.resolver.flush()?;
-        let (_proxy, visitor) = self.visitor(Vec::new())?;
+        let (_proxy, way) = self.forwarded_or(Vec::new(), Way::Direct(Vec::new()))?;
         // What cold costs needs no thousand requests to be known.
         let visits = self.scenario.plan.cold_visits.min(self.options.visits.unwrap_or(usize::MAX));
-        self.phase("cold", player, &visitor, visits)
+        self.phase("cold", player, &self.visitor(way, None)?, visits)
     }
 
     fn warm(&mut self, player: &mut Player<'_>, round_trip: Duration) -> Result<Half> {
@@ -119,13 +123,13 @@ impl Lab<'_> {
             Place::Host => (&self.world.client, world::CLIENT_INTERFACE),
             Place::Gateway => (&self.world.gateway, world::GATEWAY_INTERFACE),
         };
-        let options = DaemonOptions {
-            interfaces: vec![interface.to_owned()],
-            configuration: self.configuration(),
-            ingress: self.options.ingress,
-        };
+        let cgroup = if self.course.path == Path::Redirect { Some(Cgroup::create("lab")?) } else { None };
+        let configuration = self.configuration() + &self.course.path.settings(&self.world.site(cgroup.as_ref()));
+        let options =
+            DaemonOptions { interfaces: vec![interface.to_owned()], configuration, ingress: self.options.ingress };
         let mut daemon = Daemon::start(namespace, binary, &options, self.world.directory())?;
-        let (proxy, visitor) = self.visitor(daemon.wrapper())?;
+        let (proxy, way) = self.forwarded_or(daemon.wrapper(), self.way(&daemon))?;
+        let visitor = self.visitor(way, cgroup.as_ref())?;
         self.phase("learning", player, &visitor, self.options.learn.unwrap_or(self.scenario.plan.learn_visits))?;
 
         let before = daemon.stats()?;
@@ -160,20 +164,34 @@ impl Lab<'_> {
         Ok(half)
     }
 
-    /// The visitor of the scenario. `wrapper` is what takes leases: before curl, or before the gateway's proxy, which
-    /// lives as long as the first value.
-    fn visitor(&self, wrapper: Vec<std::ffi::OsString>) -> Result<(Option<ForwardProxy>, Visitor<'_>)> {
-        let (proxy, way) = match self.scenario.plan.place {
-            Place::Host => (None, Way::Direct(wrapper)),
-            Place::Gateway => {
-                let (gateway, address) = (&self.world.gateway, self.world.gateway_address());
-                let proxy = ForwardProxy::start(gateway, address, &wrapper, self.world.directory())?;
-                let address = proxy.address();
-                (Some(proxy), Way::Proxy(address))
-            }
-        };
+    /// How visitors reach origins over leases.
+    fn way(&self, daemon: &Daemon) -> Way {
+        let path = self.course.path;
+        match (path, path.listener(&self.world.site(None))) {
+            (Path::Socks, Some(proxy)) => Way::Socks(proxy),
+            (Path::Connect, Some(proxy)) => Way::Connect(proxy),
+            (Path::Exec, _) => Way::Direct(daemon.wrapper()),
+            (Path::Fd, _) => Way::Fd(daemon.socket().to_owned()),
+            // What the kernel redirects or takes over knows nothing of it.
+            (Path::Socks | Path::Connect | Path::Redirect | Path::Tproxy, _) => Way::Direct(Vec::new()),
+        }
+    }
+
+    /// The gateway's forward proxy under this wrapper, where the course has one; else this way.
+    fn forwarded_or(&self, wrapper: Vec<OsString>, way: Way) -> Result<(Option<ForwardProxy>, Way)> {
+        if (self.course.path, self.course.place) != (Path::Exec, Place::Gateway) {
+            return Ok((None, way));
+        }
+        let (gateway, address) = (&self.world.gateway, self.world.gateway_address());
+        let proxy = ForwardProxy::start(gateway, address, &wrapper, self.world.directory())?;
+        let way = Way::Forward(proxy.address());
+        Ok((Some(proxy), way))
+    }
+
+    fn visitor<'a>(&'a self, way: Way, cgroup: Option<&'a Cgroup>) -> Result<Visitor<'a>> {
         let authority = self.world.certificates.authority.clone();
-        Ok((proxy, Visitor { namespace: &self.world.client, authority, way }))
+        let (plain, curl) = (program("plain-client")?, self.course.path != Path::Fd);
+        Ok(Visitor { namespace: &self.world.client, cgroup, authority, plain, curl, way })
     }
 
     fn phase(&self, phase: &str, player: &mut Player<'_>, visitor: &Visitor<'_>, visits: usize) -> Result<Half> {

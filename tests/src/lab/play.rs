@@ -3,6 +3,8 @@
 //! Pages come in no order that could be learnt: each time one is drawn from those of which nothing is
 //! cached anywhere any more, so cold is honest and a page never announces the next page. Of those, pages that were visited least come
 //! first, so that every page is learnt.
+//!
+//! Of the followers one is fetched by the plain client, in turn, and the others, like the page, by curl.
 
 use std::thread;
 use std::time::Duration;
@@ -10,7 +12,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, anyhow};
 
 use crate::scenario::{Follower, Page, Scenario, Scheme};
-use crate::visit::{Fetch, Visitor};
+use crate::visit::{Fetch, Hand, Visitor};
 use crate::{clock, interrupt};
 
 /// One fetch of a visit.
@@ -62,7 +64,7 @@ impl<'a> Player<'a> {
         for visit in 0..visits {
             before(visit);
             let page = self.next_page()?;
-            samples.extend(self.visit(visitor, &self.scenario.pages[page])?);
+            samples.extend(self.visit(visitor, page)?);
             let visited = &mut self.visited[page];
             *visited = Visited {
                 times: visited.times + 1,
@@ -73,24 +75,28 @@ impl<'a> Player<'a> {
         Ok(samples)
     }
 
-    fn visit(&mut self, visitor: &Visitor<'_>, page: &'a Page) -> Result<Vec<Sample>> {
-        let fetch = |follower: bool, name: &str, path: &str| Sample {
+    fn visit(&mut self, visitor: &Visitor<'_>, number: usize) -> Result<Vec<Sample>> {
+        let page: &'a Page = &self.scenario.pages[number];
+        let turn = self.visited[number].times as usize % page.followers.len();
+        let fetch = |follower: bool, hand: Hand, name: &str, path: &str| Sample {
             scheme: page.scheme,
             follower,
             name: name.to_owned(),
-            fetch: visitor.fetch(page.scheme, name, path).map_err(|error| format!("{error:#}")),
+            fetch: visitor.fetch(hand, page.scheme, name, path).map_err(|error| format!("{error:#}")),
         };
-        let mut samples = vec![fetch(false, &page.name, "/")];
+        let mut samples = vec![fetch(false, Hand::Curl, &page.name, "/")];
         let came = clock::now();
         let [shortest, longest] = self.scenario.plan.gap_milliseconds;
         let mut gap = || Duration::from_millis(shortest + self.chance.next() % (longest - shortest + 1));
-        let due: Vec<_> = page.followers.iter().map(|follower| (follower, came + gap())).collect();
+        let hands = (0..).map(|place| if place == turn { Hand::Plain } else { Hand::Curl });
+        let due: Vec<_> =
+            page.followers.iter().zip(hands).map(|(follower, hand)| (follower, hand, came + gap())).collect();
         let fetch = &fetch;
         thread::scope(|scope| {
-            let start = |(follower, due): (&'a Follower, Duration)| {
+            let start = |(follower, hand, due): (&'a Follower, Hand, Duration)| {
                 scope.spawn(move || {
                     clock::sleep_until(due);
-                    fetch(true, &follower.name, &follower.path)
+                    fetch(true, hand, &follower.name, &follower.path)
                 })
             };
             let running: Vec<_> = due.into_iter().map(start).collect();

@@ -6,9 +6,10 @@ use super::figures::{COLD, PREWARM};
 use crate::report::Report;
 
 /// What a metric is called for people, in the order of the table. Times show their median and, in brackets, p90.
-const LINES: [(&str, &str); 10] = [
+const LINES: [(&str, &str); 11] = [
     ("name_ms", "name known"),
     ("connect_ms", "connected"),
+    ("curl_connect_ms", "connected, as curl sees it"),
     ("ttfb_ms", "first byte"),
     ("name_cached", "names from the resolver's cache"),
     ("far_cache_hit", "first requests that hit the far cache"),

@@ -12,9 +12,11 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use tempfile::TempDir;
 
+use crate::cgroup::Cgroup;
 use crate::clock;
 use crate::link::DelayedLink;
 use crate::netns::{Addresses, Namespace, VethEnd, owned_name, veth};
+use crate::path::Site;
 use crate::scenario::Scenario;
 use crate::servers::{Authority, Certificates, FarCache, Record, Resolver, Web};
 
@@ -31,6 +33,9 @@ const GATEWAY: Addresses =
 
 /// The networks of the sites: reserved for documentation, so refused by prewarm's guard rails unless allowed.
 pub(super) const SITE_NETWORKS: [&str; 2] = ["198.51.100.0/24", "2001:db8:51::/64"];
+
+/// The networks between client and gateway.
+const CLIENT_NETWORKS: [&str; 2] = ["10.77.0.0/24", "fd77::/64"];
 
 /// The host number of the authority in them; the sites follow.
 const AUTHORITY: u8 = 1;
@@ -145,6 +150,16 @@ impl World {
     /// Where the resolver and the forward proxy are reached.
     pub(super) fn gateway_address(&self) -> IpAddr {
         self.family.pick(GATEWAY)
+    }
+
+    /// The gateway, as a daemon on it has to be told; `cgroup` is for one on the client.
+    pub(super) fn site<'a>(&self, cgroup: Option<&'a Cgroup>) -> Site<'a> {
+        Site {
+            address: self.gateway_address(),
+            interface: GATEWAY_INTERFACE,
+            clients: &CLIENT_NETWORKS,
+            cgroup: cgroup.map(Cgroup::path),
+        }
     }
 
     /// For the files of further servers; removed at the end.

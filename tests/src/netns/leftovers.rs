@@ -40,8 +40,7 @@ fn orphans(folder: &Path) -> Result<Vec<PathBuf>> {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
         other => other.with_context(|| format!("read {}", folder.display()))?,
     };
-    let dead = |name: &str| owner(name).is_some_and(|pid| !Path::new(&format!("/proc/{pid}")).exists());
-    let orphans = entries.flatten().filter(|entry| dead(&entry.file_name().to_string_lossy()));
+    let orphans = entries.flatten().filter(|entry| is_orphan(&entry.file_name().to_string_lossy()));
     Ok(orphans.map(|entry| entry.path()).collect())
 }
 
@@ -60,6 +59,11 @@ pub(super) fn remove(path: &Path) {
     if let Some(name) = path.file_name().and_then(|name| name.to_str()) {
         let _removed = ip(&["netns", "del", name]);
     }
+}
+
+/// Whether a name is ours and the process in it is dead.
+pub fn is_orphan(name: &str) -> bool {
+    owner(name).is_some_and(|pid| !Path::new(&format!("/proc/{pid}")).exists())
 }
 
 /// The PID in a name that is ours.

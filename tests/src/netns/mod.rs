@@ -29,7 +29,7 @@ use nix::sys::prctl;
 use nix::sys::signal::Signal;
 use tempfile::NamedTempFile;
 
-pub use leftovers::sweep;
+pub use leftovers::{is_orphan, sweep};
 pub use wiring::{Addresses, VethEnd, ip, veth};
 
 /// Where iproute2 keeps the names.

@@ -15,7 +15,10 @@ use std::{
 
 use prewarm_user::{
     config::LeaseSettings,
-    handover::serve::serve_take,
+    handover::{
+        peer::Rule,
+        serve::{Clerk, Desk},
+    },
     lease::{LeaseCounters, LeaseOrder, LeaseState, Pool, Reason, TcpDialer},
     model::{IntentId, Outcome, ResourceId, Timestamp},
 };
@@ -86,11 +89,21 @@ fn answer(mut stream: TcpStream, number: usize, seen: &Mutex<Seen>) {
     }
 }
 
+/// A clerk with nothing to do.
+struct Nobody;
+
+impl Clerk for Nobody {
+    fn connected(&self, _destination: SocketAddr, _leased: bool) {}
+
+    fn stray(&self, _stream: std::os::unix::net::UnixStream, _unread: Vec<u8>) {}
+}
+
 /// A daemon in this process: its control socket and its pool.
 pub(crate) struct Daemon {
     pub(crate) socket: PathBuf,
     pub(crate) pool: Pool,
     outcomes: mpsc::Receiver<Outcome>,
+    pub(crate) desk: Desk,
     runtime: tokio::runtime::Runtime,
     next: u64,
     _directory: tempfile::TempDir,
@@ -98,29 +111,30 @@ pub(crate) struct Daemon {
 
 impl Daemon {
     pub(crate) fn start() -> Self {
+        Self::with(Rule::default())
+    }
+
+    /// One that gives leases only to some.
+    pub(crate) fn with(rule: Rule) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let socket = directory.path().join("control.sock");
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         let settings = LeaseSettings {
             total: 999,
             per_origin: 999,
+            demand: false,
             per_address: 999,
             dial_burst: 999,
             ..LeaseSettings::default()
         };
         let (sender, outcomes) = mpsc::channel(4096);
         let _inside = runtime.enter();
-        let listener = tokio::net::UnixListener::bind(&socket).unwrap();
+        let listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
         let dialer = Arc::new(TcpDialer::default());
         let pool = Pool::start(&settings, dialer, Arc::new(|_, _| Ok(())), sender, Timestamp::ZERO).unwrap();
-        let serving = pool.clone();
-        runtime.spawn(async move {
-            while let Ok((stream, _)) = listener.accept().await {
-                tokio::spawn(serve_take(stream, serving.clone()));
-            }
-        });
+        let desk = Desk::open(listener, pool.clone(), rule, Arc::new(Nobody)).unwrap();
         drop(_inside);
-        Self { socket, pool, outcomes, runtime, next: 1, _directory: directory }
+        Self { socket, pool, outcomes, desk, runtime, next: 1, _directory: directory }
     }
 
     /// Opens leases to an origin and waits until the origin has them.
@@ -156,6 +170,13 @@ impl Daemon {
         let counters = self.pool.counters();
         assert_eq!(counters.taken, count);
         counters
+    }
+
+    /// Lets everybody connect to the control socket.
+    pub(crate) fn open_to_all(&self) {
+        let all: std::fs::Permissions = std::os::unix::fs::PermissionsExt::from_mode(0o777);
+        std::fs::set_permissions(self.socket.parent().unwrap(), all.clone()).unwrap();
+        std::fs::set_permissions(&self.socket, all).unwrap();
     }
 
     /// `prewarm exec` with this daemon.
@@ -196,8 +217,15 @@ impl Run {
 
     fn with<S: AsRef<OsStr>>(flags: &[&str], socket: &std::path::Path, command: impl IntoIterator<Item = S>) -> Self {
         let report = tempfile::NamedTempFile::new().unwrap();
-        let mut exec = Command::new(env!("CARGO_BIN_EXE_exec-under-test"));
-        exec.args(flags).arg("--socket").arg(socket).arg("--report").arg(report.path()).arg("--").args(command);
+        let mut exec = Command::new(env!("CARGO_BIN_EXE_cli-under-test"));
+        exec.arg("exec")
+            .args(flags)
+            .arg("--socket")
+            .arg(socket)
+            .arg("--report")
+            .arg(report.path())
+            .arg("--")
+            .args(command);
         Self { command: exec, report }
     }
 

@@ -199,7 +199,7 @@ fn slow_daemon(socket: &std::path::Path, origin: &Origin, go: std::fs::File) -> 
             std::fs::write(&asked, "").unwrap();
             go.read_exact(&mut [0]).unwrap();
             let reply = serde_json::json!({
-                "v": 1, "id": request["id"], "ok": {"lease": {"rtt_us": 1, "origin": "origin.example:80"}}
+                "v": 1, "id": request["id"], "ok": {"lease": {"rtt_us": 1, "origin": "origin.example:80", "destination": "192.0.2.1:80"}}
             });
             let (line, fds) = (format!("{reply}\n"), [lease.as_raw_fd()]);
             let parts = [IoSlice::new(line.as_bytes())];

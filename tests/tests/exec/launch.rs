@@ -24,7 +24,7 @@ fn a_program_that_is_not_there_is_127_and_one_that_can_not_run_is_126() {
     assert!(String::from_utf8_lossy(&missing.stderr).contains("not found"));
     let file = tempfile::NamedTempFile::new().unwrap();
     assert_eq!(daemon.exec([file.path()]).output().status.code(), Some(126));
-    assert_eq!(Command::new(env!("CARGO_BIN_EXE_exec-under-test")).output().unwrap().status.code(), Some(2));
+    assert_eq!(Command::new(env!("CARGO_BIN_EXE_cli-under-test")).arg("exec").output().unwrap().status.code(), Some(2));
 }
 
 #[test]
@@ -92,8 +92,8 @@ fn without_a_daemon_the_program_runs_and_one_line_says_so() {
     let text = String::from_utf8(output.stderr).unwrap();
     assert_eq!(text.lines().count(), 1, "{text}");
     assert!(text.contains("no daemon at /nowhere/control.sock"), "{text}");
-    let quiet = Command::new(env!("CARGO_BIN_EXE_exec-under-test"))
-        .args(["--quiet", "--socket", "/nowhere/control.sock", "--", "true"])
+    let quiet = Command::new(env!("CARGO_BIN_EXE_cli-under-test"))
+        .args(["exec", "--quiet", "--socket", "/nowhere/control.sock", "--", "true"])
         .output()
         .unwrap();
     assert!(quiet.stderr.is_empty());
@@ -104,7 +104,8 @@ fn under_another_supervisor_the_program_runs_untouched() {
     let (mut daemon, origin) = (Daemon::start(), Origin::start("127.0.0.1"));
     daemon.lease(&origin, 1);
     let mut run = daemon.exec([
-        env!("CARGO_BIN_EXE_exec-under-test"),
+        env!("CARGO_BIN_EXE_cli-under-test"),
+        "exec",
         "--socket",
         daemon.socket.to_str().unwrap(),
         "--",
@@ -121,16 +122,13 @@ fn under_another_supervisor_the_program_runs_untouched() {
 fn an_unprivileged_user_gets_leases_too() {
     let (mut daemon, origin) = (Daemon::start(), Origin::start("127.0.0.1"));
     daemon.lease(&origin, 1);
-    let open = std::os::unix::fs::PermissionsExt::from_mode(0o777);
-    let directory = daemon.socket.parent().unwrap();
-    std::fs::set_permissions(directory, Clone::clone(&open)).unwrap();
-    std::fs::set_permissions(&daemon.socket, open).unwrap();
-    let program = directory.join("exec");
-    std::fs::copy(env!("CARGO_BIN_EXE_exec-under-test"), &program).unwrap();
+    daemon.open_to_all();
+    let program = daemon.socket.with_file_name("exec");
+    std::fs::copy(env!("CARGO_BIN_EXE_cli-under-test"), &program).unwrap();
     let output = Command::new("setpriv")
         .args(["--reuid=65534", "--regid=65534", "--clear-groups"])
         .arg(program)
-        .args(["--patience", "5000", "--socket"])
+        .args(["exec", "--patience", "5000", "--socket"])
         .arg(&daemon.socket)
         .args(["--", "curl", "-sS", &origin.url()])
         .output()

@@ -11,7 +11,7 @@ use std::{
 
 use prewarm_user::{
     config::WarmSettings,
-    lease::{WarmError, WarmMethod, WarmRequest, Warmer},
+    lease::{DialError, WarmError, WarmMethod, WarmRequest, Warmer},
     model::Timestamp,
 };
 use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
@@ -54,8 +54,8 @@ fn exchange<T: std::io::Read + Write>(stream: T, answer: &str) -> Vec<String> {
     request
 }
 
-fn connect(address: SocketAddr) -> OwnedFd {
-    TcpStream::connect(address).unwrap().into()
+fn dial(address: SocketAddr) -> impl FnOnce() -> std::future::Ready<Result<OwnedFd, DialError>> + Send {
+    move || std::future::ready(Ok(TcpStream::connect(address).unwrap().into()))
 }
 
 fn request(address: SocketAddr, tls: bool) -> WarmRequest {
@@ -69,7 +69,7 @@ const GOOD: &str = "HTTP/1.1 200 OK\r\nAge: 7\r\nX-Cache: HIT\r\nContent-Length:
 async fn a_request_goes_over_the_lease() {
     let (address, requests) = serve(GOOD, None);
     let warmer = Warmer::new(&WarmSettings::default()).unwrap();
-    let warmed = warmer.warm(connect(address), &request(address, false), Timestamp::ZERO).await.unwrap();
+    let warmed = warmer.warm(dial(address), &request(address, false), Timestamp::ZERO).await.unwrap();
     assert_eq!((warmed.status, warmed.bytes, warmed.truncated), (200, 5, false));
     assert_eq!((warmed.age_seconds, warmed.cache.as_deref(), warmed.was_hot()), (Some(7), Some("HIT"), Some(true)));
     let sent = requests.recv().unwrap();
@@ -93,16 +93,16 @@ async fn over_tls_the_name_is_checked() {
     std::fs::write(file.path(), key.cert.pem()).unwrap();
 
     let stranger = Warmer::new(&WarmSettings::default()).unwrap();
-    let refused = stranger.warm(connect(address), &request(address, true), Timestamp::ZERO).await;
+    let refused = stranger.warm(dial(address), &request(address, true), Timestamp::ZERO).await;
     assert!(matches!(refused, Err(WarmError::Connection(_))), "{refused:?}");
 
     let settings = WarmSettings { ca_file: Some(file.path().to_owned()), ..WarmSettings::default() };
     let warmer = Warmer::new(&settings).unwrap();
-    let warmed = warmer.warm(connect(address), &request(address, true), Timestamp::ZERO).await.unwrap();
+    let warmed = warmer.warm(dial(address), &request(address, true), Timestamp::ZERO).await.unwrap();
     assert_eq!((warmed.status, warmed.bytes), (200, 5));
     let mut other = request(address, true);
     other.origin = format!("other.example:{}", address.port()).parse().unwrap();
-    let refused = warmer.warm(connect(address), &other, Timestamp::ZERO).await;
+    let refused = warmer.warm(dial(address), &other, Timestamp::ZERO).await;
     assert!(matches!(refused, Err(WarmError::Connection(_))), "{refused:?}");
 
     let nothing = WarmSettings { ca_file: Some("/no/such/file".into()), ..WarmSettings::default() };
@@ -114,12 +114,12 @@ async fn an_overloaded_origin_is_left_alone_as_long_as_it_says() {
     let (address, _requests) = serve("HTTP/1.1 503 Busy\r\nRetry-After: 120\r\nContent-Length: 0\r\n\r\n", None);
     let warmer = Warmer::new(&WarmSettings::default()).unwrap();
     let request = request(address, false);
-    let answer = warmer.warm(connect(address), &request, Timestamp::ZERO).await;
+    let answer = warmer.warm(dial(address), &request, Timestamp::ZERO).await;
     assert!(matches!(answer, Err(WarmError::Overloaded { status: 503, rest }) if rest.as_secs() == 120), "{answer:?}");
     let later = Timestamp::ZERO + Duration::from_secs(119);
-    let answer = warmer.warm(connect(address), &request, later).await;
+    let answer = warmer.warm(dial(address), &request, later).await;
     assert!(matches!(answer, Err(WarmError::Resting(left)) if left.as_secs() == 1), "{answer:?}");
-    let answer = warmer.warm(connect(address), &request, later + Duration::from_secs(1)).await;
+    let answer = warmer.warm(dial(address), &request, later + Duration::from_secs(1)).await;
     assert!(matches!(answer, Err(WarmError::Overloaded { .. })), "asked again: {answer:?}");
 }
 
@@ -128,13 +128,13 @@ async fn a_redirect_is_an_answer_and_a_body_has_an_end() {
     let (address, requests) =
         serve("HTTP/1.1 302 Found\r\nLocation: http://127.0.0.1:1/\r\nContent-Length: 0\r\n\r\n", None);
     let warmer = Warmer::new(&WarmSettings::default()).unwrap();
-    let warmed = warmer.warm(connect(address), &request(address, false), Timestamp::ZERO).await.unwrap();
+    let warmed = warmer.warm(dial(address), &request(address, false), Timestamp::ZERO).await.unwrap();
     assert_eq!((warmed.status, warmed.was_hot()), (302, None));
     assert_eq!(requests.iter().take(1).count(), 1);
 
     let (address, _requests) = serve("HTTP/1.1 200 OK\r\n\r\naaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa", None);
     let small = Warmer::new(&WarmSettings { body_limit_bytes: 10, ..WarmSettings::default() }).unwrap();
-    let warmed = small.warm(connect(address), &request(address, false), Timestamp::ZERO).await.unwrap();
+    let warmed = small.warm(dial(address), &request(address, false), Timestamp::ZERO).await.unwrap();
     assert!(warmed.truncated && warmed.bytes >= 10);
 }
 
@@ -143,10 +143,10 @@ async fn silence_and_nonsense_are_errors() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     let hasty = Warmer::new(&WarmSettings { timeout_seconds: 0.05, ..WarmSettings::default() }).unwrap();
-    let answer = hasty.warm(connect(address), &request(address, false), Timestamp::ZERO).await;
+    let answer = hasty.warm(dial(address), &request(address, false), Timestamp::ZERO).await;
     assert!(matches!(answer, Err(WarmError::Timeout)), "{answer:?}");
     let (address, _requests) = serve("SSH-2.0-OpenSSH\r\n\r\n", None);
     let warmer = Warmer::new(&WarmSettings::default()).unwrap();
-    let answer = warmer.warm(connect(address), &request(address, false), Timestamp::ZERO).await;
+    let answer = warmer.warm(dial(address), &request(address, false), Timestamp::ZERO).await;
     assert!(matches!(answer, Err(WarmError::Exchange(_))), "{answer:?}");
 }

@@ -16,7 +16,6 @@ const DEFAULT_MSS: i32 = 536;
 
 /// Integers that must have this value, and what it means if they don't.
 const MUST_BE: &[(libc::c_int, libc::c_int, i32, Tally)] = &[
-    (libc::SOL_SOCKET, libc::SO_TYPE, libc::SOCK_STREAM, Tally::Kind),
     // Not MPTCP, SCTP, SMC.
     (libc::SOL_SOCKET, libc::SO_PROTOCOL, libc::IPPROTO_TCP, Tally::Kind),
     (libc::SOL_SOCKET, libc::SO_MARK, 0, Tally::Bound),
@@ -34,18 +33,18 @@ const MUST_BE_ON_HIT: &[(libc::c_int, libc::c_int, i32, Tally)] =
 /// The checks that come before the daemon is asked: a question about a socket of the wrong kind would only take a lease
 /// away from another program for a moment.
 pub(super) fn check(socket: BorrowedFd<'_>, destination: SocketAddr) -> Result<(), Tally> {
-    let family = if destination.is_ipv4() { libc::AF_INET } else { libc::AF_INET6 };
-    let domain = sockopt::int(socket, libc::SOL_SOCKET, libc::SO_DOMAIN).map_err(|_no_socket| Tally::Kind)?;
-    if domain != family {
+    let address = socket2::SockRef::from(&socket).local_addr().map_err(|_no_socket| Tally::Kind)?;
+    let address = address.as_socket().ok_or(Tally::Kind)?;
+    if address.is_ipv4() != destination.is_ipv4() {
         return Err(Tally::Kind);
     }
-    // Before the options: a connection reports values of its own for some of them.
+    // Before the options: a connection reports values of its own for some of them. Only TCP answers, so it is a stream.
     let info = sockopt::tcp_info(socket).map_err(|_no_tcp| Tally::Kind)?;
     if info.state != TCP_CLOSE {
         return Err(Tally::State);
     }
     all(socket, MUST_BE)?;
-    unbound(socket)
+    if address.port() == 0 && address.ip().is_unspecified() { Ok(()) } else { Err(Tally::Bound) }
 }
 
 /// The checks that are made when there is a lease.
@@ -71,12 +70,6 @@ fn all(socket: BorrowedFd<'_>, wanted: &[(libc::c_int, libc::c_int, i32, Tally)]
         }
     }
     Ok(())
-}
-
-fn unbound(socket: BorrowedFd<'_>) -> Result<(), Tally> {
-    let address = socket2::SockRef::from(&socket).local_addr().map_err(|_no_socket| Tally::Kind)?;
-    let address = address.as_socket().ok_or(Tally::Kind)?;
-    if address.port() == 0 && address.ip().is_unspecified() { Ok(()) } else { Err(Tally::Bound) }
 }
 
 #[cfg(test)]

@@ -25,14 +25,16 @@ use nix::{
 
 use super::{
     board::{Board, Slot},
-    clock::now,
     listener::Listener,
     supervisor::{End, Supervisor, descriptor},
     tally::Tally,
     target::{Target, pidfd_open},
 };
 use crate::{
-    handover::source::LeaseSource,
+    handover::{
+        clock::now,
+        source::{LeaseSource, Patience},
+    },
     lease::sockopt::{self, TCP_CLOSE, TCP_SYN_SENT},
 };
 
@@ -49,7 +51,7 @@ pub(super) struct Guardian<F> {
     /// What is shared with the supervisor.
     pub(super) board: &'static Board,
     /// How long a program may wait for an answer.
-    pub(super) patience: Duration,
+    pub(super) patience: Patience,
     /// Makes the source of a new supervisor.
     pub(super) source: F,
 }

@@ -12,7 +12,6 @@ use std::{
         unix::{ffi::OsStringExt, net::UnixStream},
     },
     path::PathBuf,
-    time::Duration,
 };
 
 use nix::{
@@ -25,7 +24,7 @@ use nix::{
 };
 
 use super::{board::Board, call_me, filter, guardian::Guardian, leave, listener::Listener, tally};
-use crate::handover::client::ControlSource;
+use crate::handover::{client::ControlSource, source::Patience};
 
 /// What to run and how.
 #[derive(Debug)]
@@ -35,7 +34,7 @@ pub struct Plan {
     /// The daemon's control socket.
     pub socket: PathBuf,
     /// How long a program may wait for the daemon's answer.
-    pub patience: Duration,
+    pub patience: Patience,
     /// Where the counts go, as one JSON object, when the last process of the program has ended.
     pub report: Option<File>,
 }

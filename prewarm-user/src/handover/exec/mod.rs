@@ -12,7 +12,6 @@
 
 mod board;
 mod carry;
-mod clock;
 mod filter;
 mod fitness;
 mod guardian;

@@ -7,7 +7,8 @@
 use std::{
     io,
     net::SocketAddr,
-    os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd},
+    os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd},
+    rc::Rc,
     time::Duration,
 };
 
@@ -22,20 +23,25 @@ use nix::{
 use super::{
     board::{Board, SLOTS, Slot},
     carry::{Baseline, Options},
-    clock::now,
     fitness,
     listener::Listener,
     tally::Tally,
-    target::{Target, read_address},
+    target::{Target, Targets, read_address},
 };
 use crate::{
     handover::{
+        clock::now,
         protocol::{Settled, Want},
-        source::{Answer, LeaseSource, Prospect},
+        source::{Answer, LeaseSource, Patience, Prospect},
     },
     lease::sockopt,
     model::Timestamp,
 };
+
+/// How long what is left to do for an answered call waits: the program was woken on this processor, and runs only while
+/// the supervisor sleeps. Yielding does not do: whoever runs shortly is preferred to run again. A program that connects to
+/// a neighbour has its connection by then.
+const BREATH: Duration = Duration::from_millis(1);
 
 /// Why a supervisor ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,9 +55,8 @@ pub(super) enum End {
 /// A call that waits for the source's answer.
 #[derive(Debug)]
 struct Pending {
-    target: Target,
+    target: Rc<Target>,
     socket: OwnedFd,
-    want: Want,
     /// What a lease has to be like, or why there is no use for one.
     wishes: Result<Wishes, Tally>,
     deadline: Timestamp,
@@ -63,32 +68,51 @@ pub(super) struct Supervisor<'a, S> {
     listener: &'a Listener,
     board: &'static Board,
     source: S,
-    patience: Duration,
+    patience: Patience,
     baseline: Baseline,
+    targets: Targets,
     pending: [Option<Pending>; SLOTS],
     /// Where the call leads that was just found to have no lease.
     passed: Option<SocketAddr>,
+    /// What is left to do for calls that were answered.
+    left: Vec<Left>,
+}
+
+/// What is left to do for a call that was answered.
+#[derive(Debug)]
+enum Left {
+    /// To tell where it leads.
+    Report { destination: SocketAddr },
+    /// To say what became of its lease.
+    Settle { id: u64, settled: Settled, pending: Pending },
 }
 
 impl<'a, S: LeaseSource> Supervisor<'a, S> {
     /// A supervisor with nothing in its hands. `patience` is how long a program may wait for an answer.
-    pub(super) fn new(listener: &'a Listener, board: &'static Board, source: S, patience: Duration) -> Self {
+    pub(super) fn new(listener: &'a Listener, board: &'static Board, source: S, patience: Patience) -> Self {
         Self {
             listener,
             board,
             source,
             patience,
             baseline: Baseline::default(),
+            targets: Targets::default(),
             pending: [const { None }; SLOTS],
             passed: None,
+            left: Vec::new(),
         }
     }
 
     /// Serves until the programs or the guardian are gone.
     pub(super) fn serve(&mut self, guardian: BorrowedFd<'_>) -> End {
+        crate::handover::nimble();
+        self.source.prepare(now());
+        self.baseline = Baseline::read();
+        rehearse(&self.baseline);
         let mut answers = Vec::new();
         loop {
             let ready = self.wait(guardian);
+            let left = std::mem::take(&mut self.left);
             if ready.answers {
                 self.collect(&mut answers);
             }
@@ -98,6 +122,11 @@ impl<'a, S: LeaseSource> Supervisor<'a, S> {
                 self.receive(free);
             }
             self.give_up_overdue();
+            left.into_iter().for_each(|left| self.tidy(left));
+            if ready.programs_gone || ready.guardian_gone {
+                let left = std::mem::take(&mut self.left);
+                left.into_iter().for_each(|left| self.tidy(left));
+            }
             if ready.programs_gone {
                 return End::ProgramsGone;
             }
@@ -117,7 +146,9 @@ impl<'a, S: LeaseSource> Supervisor<'a, S> {
         let mut fds = vec![PollFd::new(self.listener.as_fd(), calls), PollFd::new(guardian, PollFlags::POLLIN)];
         fds.extend(self.source.wake().map(|fd| PollFd::new(fd, PollFlags::POLLIN)));
         let deadline = self.pending.iter().flatten().map(|pending| pending.deadline).min();
-        let timeout = deadline.map(|deadline| TimeSpec::from_duration(deadline.since(now())));
+        let timeout = deadline.map(|deadline| deadline.since(now()));
+        let timeout = if self.left.is_empty() { timeout } else { Some(timeout.unwrap_or(BREATH).min(BREATH)) };
+        let timeout = timeout.map(TimeSpec::from_duration);
         // Interrupted or out of memory: nothing is ready, and the next round asks again.
         if ppoll(&mut fds, timeout, None).is_err() {
             return Ready::default();
@@ -143,52 +174,58 @@ impl<'a, S: LeaseSource> Supervisor<'a, S> {
         match self.consider(slot) {
             Ok(pending) => self.pending[index] = Some(pending),
             Err(reason) => {
-                let (thread, socket) = (slot.thread(), descriptor(slot));
+                // While the number still means this socket.
+                let passed = self.passed.take().filter(|_| self.is_stream(slot));
                 self.go_on(slot, reason);
-                if let Some(destination) = self.passed.take() {
-                    self.report(thread, socket, destination);
-                }
+                self.left.extend(passed.map(|destination| Left::Report { destination }));
             }
         }
     }
 
-    /// Tells the daemon where a program goes, when the call already goes on and nobody waits for this any more.
-    fn report(&mut self, thread: i32, socket: i32, destination: SocketAddr) {
-        let is_stream = Target::open(thread)
-            .and_then(|target| target.socket(socket))
-            .is_ok_and(|socket| getsockopt(&socket, SocketType).is_ok_and(|kind| kind == SockType::Stream));
-        if is_stream {
-            self.source.passed(destination);
+    /// Does what nobody waits for any more.
+    fn tidy(&mut self, left: Left) {
+        match left {
+            Left::Report { destination } => self.source.passed(destination),
+            Left::Settle { id, settled, pending } => {
+                self.source.settle(id, settled, None);
+                // Here the program's own socket ends.
+                drop(pending);
+            }
         }
+    }
+
+    fn is_stream(&mut self, slot: &Slot) -> bool {
+        let socket = self.targets.find(slot.thread(), descriptor(slot));
+        socket.is_ok_and(|(_, socket)| getsockopt(&socket, SocketType).is_ok_and(|kind| kind == SockType::Stream))
     }
 
     fn consider(&mut self, slot: &Slot) -> Result<Pending, Tally> {
         let thread = slot.thread();
         let destination = read_address(thread, slot.argument(1), slot.argument(2))?;
         // Most calls end here: no descriptor of the program is touched where there is nothing to hand over.
-        match self.source.prospect(destination, now()) {
-            Prospect::Perhaps => {}
+        let patience = match self.source.prospect(destination, now()) {
+            Prospect::Perhaps(saves) => self.patience.of(saves),
             Prospect::Nothing => {
                 self.passed = Some(destination);
                 return Err(Tally::NoLease);
             }
             Prospect::Absent => return Err(Tally::Absent),
-        }
-        let target = Target::open(thread).map_err(|_denied| Tally::Access)?;
-        let socket = target.socket(descriptor(slot)).map_err(|_denied| Tally::Access)?;
+        };
+        let (target, socket) = self.targets.find(thread, descriptor(slot)).map_err(|_denied| Tally::Access)?;
         // Memory and socket were read by number; if the call still waits, it was the right process.
         if !self.listener.waits(slot.id()) {
             return Err(Tally::Gone);
         }
         fitness::check(socket.as_fd(), destination)?;
-        let want = Want { destination, netns_cookie: sockopt::netns_cookie(socket.as_fd()).ok(), pid: thread };
+        let netns_cookie = sockopt::netns_cookie(socket.as_fd()).ok();
+        let want = Want { destination: Some(destination), netns_cookie, ..Want::default() };
         let now = now();
         if !self.source.ask(slot.id(), &want, now) {
             return Err(Tally::Absent);
         }
         // While the daemon looks for a lease there is time for what only matters if it finds one.
         let wishes = survey(&target, descriptor(slot), socket.as_fd(), destination.is_ipv4());
-        Ok(Pending { target, socket, want, wishes, deadline: now + self.patience })
+        Ok(Pending { target, socket, wishes, deadline: now + patience })
     }
 
     fn collect(&mut self, answers: &mut Vec<(u64, Answer)>) {
@@ -198,21 +235,19 @@ impl<'a, S: LeaseSource> Supervisor<'a, S> {
             let Some(pending) = self.pending[index].take() else { continue };
             let slot = &self.board.slots[index];
             match answer {
-                Answer::Lease(lease) => self.hand_over(slot, &pending, &lease),
+                Answer::Lease(lease, _) => self.hand_over(slot, pending, lease),
                 Answer::Nothing { late: true } => self.go_on(slot, Tally::Late),
                 Answer::Nothing { late: false } => self.go_on(slot, Tally::NoLease),
                 Answer::Refused => self.go_on(slot, Tally::Refused),
             }
         }
         if lost {
-            // The next daemon may open its leases otherwise.
-            self.baseline = Baseline::default();
             self.let_all_go_on(Tally::Absent);
         }
     }
 
     /// Puts the lease in the place of the program's socket and makes `connect()` succeed.
-    fn hand_over(&mut self, slot: &Slot, pending: &Pending, lease: &OwnedFd) {
+    fn hand_over(&mut self, slot: &Slot, pending: Pending, lease: OwnedFd) {
         let (id, fd) = (slot.id(), descriptor(slot));
         let wishes = match &pending.wishes {
             // Another thread may have closed the socket and opened something else under its number meanwhile.
@@ -225,10 +260,10 @@ impl<'a, S: LeaseSource> Supervisor<'a, S> {
             Err(reason) => {
                 self.go_on(slot, reason);
                 self.board.count(Tally::GivenBack);
-                return self.source.settle(id, &pending.want, Settled::Unfit, Some(lease.as_fd()));
+                return self.source.settle(id, Settled::Unfit, Some(lease.as_fd()));
             }
         };
-        let result = match wishes.options.grant(lease.as_fd(), &mut self.baseline) {
+        let result = match wishes.options.grant(lease.as_fd(), &self.baseline) {
             Err(_differs) => Err(Tally::Option),
             Ok(()) => self.replace(id, fd, lease, wishes.closes_on_exec).map_err(|_refused| Tally::Gone),
         };
@@ -244,13 +279,16 @@ impl<'a, S: LeaseSource> Supervisor<'a, S> {
                 Settled::Failed
             }
         };
-        self.source.settle(id, &pending.want, settled, None);
+        self.left.push(Left::Settle { id, settled, pending });
     }
 
     /// Two steps that a signal can't come between (the filter's flag), but death can: then the guardian sees which of
-    /// them was done.
-    fn replace(&self, id: u64, fd: RawFd, lease: &OwnedFd, closes_on_exec: bool) -> io::Result<()> {
+    /// them was done. The kernel's one-step form (`SECCOMP_ADDFD_FLAG_SEND`) won't do: it makes `connect()` return the
+    /// descriptor's number.
+    fn replace(&self, id: u64, fd: RawFd, lease: OwnedFd, closes_on_exec: bool) -> io::Result<()> {
         self.listener.replace(id, fd, lease.as_fd(), closes_on_exec)?;
+        // The program's from here on: were it to close it at once, our copy would keep the connection open.
+        drop(lease);
         self.listener.succeed(id)
     }
 
@@ -258,7 +296,6 @@ impl<'a, S: LeaseSource> Supervisor<'a, S> {
         let now = now();
         if self.pending.iter().flatten().any(|pending| pending.deadline <= now) {
             self.source.give_up(now);
-            self.baseline = Baseline::default();
             self.let_all_go_on(Tally::Slow);
         }
     }
@@ -302,6 +339,20 @@ fn survey(target: &Target, fd: RawFd, socket: BorrowedFd<'_>, v4: bool) -> Resul
     let closes_on_exec = target.closes_on_exec(fd).map_err(|_gone| Tally::Access)?;
     let options = Options::of(socket, v4).map_err(|_gone| Tally::Access)?;
     Ok(Wishes { options, closes_on_exec })
+}
+
+/// Goes through what a hand-over does once, with a socket of our own, while the program still starts: after a fork each
+/// page that is touched for the first time costs about a microsecond, and a program that makes one connection would
+/// pay for all of them.
+fn rehearse(baseline: &Baseline) {
+    let Ok(socket) = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None) else { return };
+    let Ok(own) = i32::try_from(std::process::id()) else { return };
+    let Ok(target) = Target::open(own) else { return };
+    if fitness::check(socket.as_fd(), SocketAddr::from(([192, 0, 2, 1], 443))).is_ok()
+        && let Ok(wishes) = survey(&target, socket.as_raw_fd(), socket.as_fd(), true)
+    {
+        drop(wishes.options.grant(socket.as_fd(), baseline));
+    }
 }
 
 /// The descriptor that was passed to `connect()`.

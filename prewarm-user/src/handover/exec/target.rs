@@ -4,15 +4,19 @@
 //! a change to the program.
 
 use std::{
+    cell::OnceCell,
+    collections::VecDeque,
     fs::File,
     io::{self, IoSliceMut, Read},
     net::{Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6},
     os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd},
+    rc::Rc,
 };
 
 use nix::{
+    fcntl::readlinkat,
     sys::uio::{RemoteIoVec, process_vm_readv},
-    unistd::Pid,
+    unistd::{Pid, Whence, lseek},
 };
 
 use super::tally::Tally;
@@ -56,11 +60,40 @@ fn parse_address(bytes: &[u8]) -> Option<SocketAddr> {
     (port != 0 && !address.ip().is_unspecified() && !address.ip().is_multicast()).then_some(address)
 }
 
+/// Threads whose handles are kept, because they will connect again.
+const KEPT: usize = 16;
+
+/// The threads that connected last.
+#[derive(Debug, Default)]
+pub(super) struct Targets(VecDeque<Rc<Target>>);
+
+impl Targets {
+    /// A handle on this thread, and its socket. A handle that was kept stands for the thread it was opened for, never
+    /// for another that got its number later.
+    pub(super) fn find(&mut self, thread: i32, fd: RawFd) -> io::Result<(Rc<Target>, OwnedFd)> {
+        if let Some(index) = self.0.iter().position(|target| target.thread == thread) {
+            match self.0[index].socket(fd) {
+                Ok(socket) => return Ok((Rc::clone(&self.0[index]), socket)),
+                // The thread has ended, and this is another.
+                Err(error) if error.raw_os_error() == Some(libc::ESRCH) => drop(self.0.remove(index)),
+                Err(error) => return Err(error),
+            }
+        }
+        let target = Rc::new(Target::open(thread)?);
+        let socket = target.socket(fd)?;
+        self.0.truncate(KEPT - 1);
+        self.0.push_front(Rc::clone(&target));
+        Ok((target, socket))
+    }
+}
+
 /// A handle on the waiting thread.
 #[derive(Debug)]
 pub(super) struct Target {
     thread: i32,
     handle: OwnedFd,
+    /// Its folder of descriptors, once it was looked into.
+    folder: OnceCell<OwnedFd>,
 }
 
 impl Target {
@@ -71,7 +104,7 @@ impl Target {
             Err(error) if error.raw_os_error() == Some(libc::EINVAL) => pidfd_open(process_of(thread)?, 0)?,
             other => other?,
         };
-        Ok(Self { thread, handle })
+        Ok(Self { thread, handle, folder: OnceCell::new() })
     }
 
     /// The program's socket, under a second descriptor here.
@@ -84,6 +117,15 @@ impl Target {
 
     /// Whether the descriptor still leads to that socket.
     pub(super) fn still_has(&self, fd: RawFd, socket: BorrowedFd<'_>) -> bool {
+        const KCMP_FILE: libc::c_int = 0;
+        let own = std::process::id();
+        #[expect(unsafe_code, reason = "kcmp(2) has no wrapper")]
+        // SAFETY: takes numbers and touches no memory of ours.
+        let compared = unsafe { libc::syscall(libc::SYS_kcmp, self.thread, own, KCMP_FILE, fd, socket.as_raw_fd()) };
+        // A kernel may be built without it.
+        if compared >= 0 {
+            return compared == 0;
+        }
         let inode = |fd: BorrowedFd<'_>| nix::sys::stat::fstat(fd).map(|status| (status.st_dev, status.st_ino)).ok();
         self.socket(fd).is_ok_and(|now| inode(now.as_fd()) == inode(socket))
     }
@@ -103,35 +145,72 @@ impl Target {
     /// set would keep the old one, and the program would wait for it in vain.
     pub(super) fn knows_once(&self, fd: RawFd, socket: BorrowedFd<'_>) -> Result<(), Tally> {
         let inode = nix::sys::stat::fstat(socket).map_err(|_gone| Tally::Access)?.st_ino;
-        let link = format!("socket:[{inode}]");
-        let watched = format!(" ino:{inode:x} ");
-        let directory = format!("/proc/{}/fd", self.thread);
-        for entry in std::fs::read_dir(&directory).map_err(|_gone| Tally::Access)? {
-            let number = entry.map_err(|_gone| Tally::Access)?.file_name();
-            let Some(number) = number.to_str().and_then(|text| text.parse::<RawFd>().ok()) else { continue };
+        let (link, watched) = (format!("socket:[{inode}]"), format!(" ino:{inode:x} "));
+        let folder = self.folder().map_err(|_gone| Tally::Access)?;
+        list(folder, |number| {
             if number == fd {
-                continue;
+                return Ok(());
             }
             // One that another thread has closed in the meantime is no obstacle.
-            let Ok(path) = std::fs::read_link(format!("{directory}/{number}")) else { continue };
-            let path = path.as_os_str().as_encoded_bytes();
-            if path == link.as_bytes() {
-                return Err(Tally::Duplicate);
-            }
-            if path == b"anon_inode:[eventpoll]" {
-                let set = std::fs::read_to_string(format!("/proc/{}/fdinfo/{number}", self.thread));
-                if set.map_err(|_gone| Tally::Access)?.contains(&watched) {
-                    return Err(Tally::Epoll);
-                }
+            let Ok(path) = readlinkat(folder, number.to_string().as_str()) else { return Ok(()) };
+            self.is_other(number, path.as_encoded_bytes(), &link, &watched)
+        })
+    }
+
+    /// Refuses a descriptor that leads to the socket in another way.
+    fn is_other(&self, number: RawFd, path: &[u8], link: &str, watched: &str) -> Result<(), Tally> {
+        if path == link.as_bytes() {
+            return Err(Tally::Duplicate);
+        }
+        if path == b"anon_inode:[eventpoll]" {
+            let set = std::fs::read_to_string(format!("/proc/{}/fdinfo/{number}", self.thread));
+            if set.map_err(|_gone| Tally::Access)?.contains(watched) {
+                return Err(Tally::Epoll);
             }
         }
         Ok(())
+    }
+
+    fn folder(&self) -> io::Result<&OwnedFd> {
+        if self.folder.get().is_none() {
+            let folder = File::open(format!("/proc/{}/fd", self.thread))?;
+            drop(self.folder.set(folder.into()));
+        }
+        self.folder.get().ok_or_else(|| io::ErrorKind::NotFound.into())
     }
 }
 
 impl AsFd for Target {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.handle.as_fd()
+    }
+}
+
+/// Shows all descriptors in a folder of them. The folder stays open from one look to the next, which no reader of
+/// folders in a library allows.
+fn list(folder: &OwnedFd, mut show: impl FnMut(RawFd) -> Result<(), Tally>) -> Result<(), Tally> {
+    // `struct linux_dirent64`: inode and offset of 8 bytes, length of 2, type of 1, name.
+    const LENGTH: usize = 16;
+    const NAME: usize = 19;
+    lseek(folder, 0, Whence::SeekSet).map_err(|_gone| Tally::Access)?;
+    let mut bytes = [0_u8; 4096];
+    loop {
+        #[expect(unsafe_code, reason = "getdents64(2) has no wrapper")]
+        // SAFETY: the kernel writes at most as many bytes as the array has.
+        let read = unsafe { libc::syscall(libc::SYS_getdents64, folder.as_raw_fd(), bytes.as_mut_ptr(), bytes.len()) };
+        let read = usize::try_from(read).map_err(|_gone| Tally::Access)?;
+        if read == 0 {
+            return Ok(());
+        }
+        let mut rest = &bytes[..read];
+        while let (Some(&length), Some(entry)) = (rest.get(LENGTH..).and_then(<[u8]>::first_chunk), rest.get(NAME..)) {
+            let name = entry.split(|&byte| byte == 0).next().unwrap_or_default();
+            // The folder itself and its parent have no numbers.
+            if let Some(number) = str::from_utf8(name).ok().and_then(|name| name.parse().ok()) {
+                show(number)?;
+            }
+            rest = rest.get(usize::from(u16::from_ne_bytes(length))..).unwrap_or_default();
+        }
     }
 }
 

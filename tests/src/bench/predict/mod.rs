@@ -4,6 +4,7 @@
 //! Comes in: traces (time, client, resource) and sequences. Goes out: rows. `docs/prediction.md` tells what they mean.
 
 pub mod baselines;
+mod flags;
 pub mod generated;
 pub mod metric;
 pub mod sequences;
@@ -16,6 +17,7 @@ use std::{
 };
 
 use anyhow::Context as _;
+pub use flags::Flags;
 use prewarm_user::{
     config::PredictSettings,
     model::{ResourceId, Timestamp},

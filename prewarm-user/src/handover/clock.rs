@@ -1,4 +1,4 @@
-//! The clock of the supervisor, which runs without tokio.
+//! The clock of what runs without a runtime.
 
 use std::time::Duration;
 
@@ -7,6 +7,6 @@ use nix::time::{ClockId, clock_gettime};
 use crate::model::Timestamp;
 
 /// The time on the kernel's monotonic clock.
-pub(super) fn now() -> Timestamp {
+pub(crate) fn now() -> Timestamp {
     clock_gettime(ClockId::CLOCK_MONOTONIC).map_or(Timestamp::ZERO, |time| Timestamp::from_origin(Duration::from(time)))
 }

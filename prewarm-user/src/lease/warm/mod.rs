@@ -1,43 +1,47 @@
-//! One safe request over a leased connection, so that caches on the other side are hot.
+//! Safe requests of prewarm's own, so that caches on the other side are hot.
 //!
-//! Comes in: a connection, a path of a configured origin. Goes out: what the origin answered, and how long it wants to be
-//! left alone. Never here: an unsafe method, a cookie, a credential, a redirect that is followed, or a body that is kept.
+//! Comes in: a path of a configured origin, a way to dial it. Goes out: what the origin answered, and how long it wants
+//! to be left alone. Connections and TLS sessions are kept between requests, HTTP/2 where the origin speaks it. Never
+//! here: an unsafe method, a cookie, a credential, a redirect that is followed, or a body that is kept.
+
+mod channel;
+mod held;
+mod message;
 
 use std::{
     collections::HashMap,
     fs, io,
-    net::TcpStream as StdStream,
     os::fd::OwnedFd,
     path::PathBuf,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
 use bytes::Bytes;
-use http::{HeaderMap, Method, Request, Response, StatusCode, header};
-use http_body_util::{BodyExt, Empty};
-use hyper::{body::Incoming, client::conn::http1};
-use hyper_util::rt::TokioIo;
+use http::{HeaderMap, Response, StatusCode};
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
 use rustls::{
     ClientConfig, RootCertStore,
-    pki_types::{CertificateDer, ServerName, pem::PemObject},
+    client::Resumption,
+    pki_types::{CertificateDer, pem::PemObject},
 };
-use tokio::{
-    io::{AsyncRead, AsyncWrite},
-    net::TcpStream,
-    time::{Instant, timeout},
-};
-use tokio_rustls::TlsConnector;
+use tokio::time::{Instant, timeout};
 
+use self::{channel::Channel, held::Held, message::retry_after};
+use super::dial::DialError;
 use crate::{
     config::WarmSettings,
     model::{Origin, Timestamp},
 };
 
-/// What such requests say they are.
-const AGENT: &str = concat!("prewarm/", env!("CARGO_PKG_VERSION"));
 /// Origins whose wish to be left alone is remembered.
 const REMEMBERED: usize = 4096;
+/// Servers whose TLS sessions are remembered.
+const SESSIONS: usize = 1024;
 
 /// The methods that change nothing at the origin (RFC 9110, 9.2.1), as far as they are of use here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,8 +78,10 @@ pub struct Warmed {
     pub age_seconds: Option<u64>,
     /// What a cache says it did: `Cache-Status` (RFC 9211), or `X-Cache`.
     pub cache: Option<String>,
-    /// From the first byte sent, TLS included, to the last byte read.
+    /// From the begin of the dial, or on a connection that was held, of the request, to the last byte read.
     pub took: Duration,
+    /// Whether it went over a connection that had been held.
+    pub reused: bool,
 }
 
 impl Warmed {
@@ -109,6 +115,9 @@ pub enum WarmError {
     /// No answer in time.
     #[error("no answer in time")]
     Timeout,
+    /// There is no connection.
+    #[error(transparent)]
+    Dial(#[from] DialError),
     /// The path can't stand in a request.
     #[error("the request can't be written")]
     Request(#[from] http::Error),
@@ -137,15 +146,43 @@ pub enum TrustError {
     Tls(#[from] rustls::Error),
 }
 
+/// How requests travelled.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct WarmCounters {
+    /// Connections opened.
+    pub opened: u64,
+    /// Of those with TLS, the ones whose session went on where an earlier one ended.
+    pub resumed: u64,
+    /// Requests over a connection that had been held.
+    pub reused: u64,
+    /// Requests sent again because the held connection died under them.
+    pub retried: u64,
+    /// Connections held now.
+    pub held: u64,
+}
+
 /// Sends warm requests.
 #[derive(Debug)]
 pub struct Warmer {
     tls: Arc<ClientConfig>,
+    held: Held,
     limit: Duration,
     body_limit: u64,
     rest: Duration,
     rest_ceiling: Duration,
     resting: Mutex<HashMap<Origin, Timestamp>>,
+    opened: AtomicU64,
+    resumed: AtomicU64,
+    reused: AtomicU64,
+    retried: AtomicU64,
+}
+
+/// An answer that was read.
+struct Read {
+    head: http::response::Parts,
+    bytes: u64,
+    truncated: bool,
+    reused: bool,
 }
 
 impl Warmer {
@@ -169,15 +206,21 @@ impl Warmer {
             .with_safe_default_protocol_versions()?
             .with_root_certificates(roots)
             .with_no_client_auth();
-        tls.alpn_protocols = vec![b"http/1.1".to_vec()];
+        tls.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        tls.resumption = Resumption::in_memory_sessions(SESSIONS);
         let seconds = |value: f64| Duration::try_from_secs_f64(value).unwrap_or_default();
         Ok(Self {
             tls: Arc::new(tls),
+            held: Held::default(),
             limit: seconds(settings.timeout_seconds),
             body_limit: settings.body_limit_bytes,
             rest: seconds(settings.rest_seconds),
             rest_ceiling: seconds(settings.rest_ceiling_seconds),
             resting: Mutex::default(),
+            opened: AtomicU64::new(0),
+            resumed: AtomicU64::new(0),
+            reused: AtomicU64::new(0),
+            retried: AtomicU64::new(0),
         })
     }
 
@@ -188,28 +231,38 @@ impl Warmer {
         resting.get(origin).map(|until| until.since(now)).filter(|left| !left.is_zero())
     }
 
-    /// Sends one request over a connection, which is closed afterwards.
+    /// How requests travelled so far.
+    #[must_use]
+    pub fn counters(&self) -> WarmCounters {
+        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        WarmCounters {
+            opened: read(&self.opened),
+            resumed: read(&self.resumed),
+            reused: read(&self.reused),
+            retried: read(&self.retried),
+            held: self.held.len() as u64,
+        }
+    }
+
+    /// Sends one request, over a connection that is held, else over a new one from `dial`.
     ///
     /// # Errors
     /// When the origin wants to be left alone, or does not answer as it should. Trying again is safe, later.
-    pub async fn warm(&self, connection: OwnedFd, request: &WarmRequest, now: Timestamp) -> Result<Warmed, WarmError> {
+    pub async fn warm<D, F>(&self, dial: D, request: &WarmRequest, now: Timestamp) -> Result<Warmed, WarmError>
+    where
+        D: FnOnce() -> F + Send,
+        F: Future<Output = Result<OwnedFd, DialError>> + Send,
+    {
         if let Some(left) = self.resting(&request.origin, now) {
             return Err(WarmError::Resting(left));
         }
         let begun = Instant::now();
-        let exchange = async {
-            let stream = StdStream::from(connection);
-            stream.set_nonblocking(true)?;
-            let stream = TcpStream::from_std(stream)?;
-            if request.tls {
-                let name = ServerName::try_from(request.origin.name.to_string()).map_err(io::Error::other)?;
-                let stream = TlsConnector::from(Arc::clone(&self.tls)).connect(name, stream).await?;
-                self.exchange(stream, request).await
-            } else {
-                self.exchange(stream, request).await
-            }
+        let Ok(read) = timeout(self.limit, self.exchange(dial, request)).await else {
+            // What fell silent once is not trusted with the next request.
+            self.held.forget(&request.origin, request.tls);
+            return Err(WarmError::Timeout);
         };
-        let (head, bytes, truncated) = timeout(self.limit, exchange).await.map_err(|_elapsed| WarmError::Timeout)??;
+        let Read { head, bytes, truncated, reused } = read?;
         if let StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE = head.status {
             let rest = self.leave_alone(&request.origin, &head.headers, now);
             return Err(WarmError::Overloaded { status: head.status.as_u16(), rest });
@@ -222,41 +275,63 @@ impl Warmer {
             age_seconds: text("age").and_then(|age| age.trim().parse().ok()),
             cache: text("cache-status").or_else(|| text("x-cache")).map(str::to_owned),
             took: begun.elapsed(),
+            reused,
         })
     }
 
-    async fn exchange<T>(
-        &self,
-        stream: T,
-        request: &WarmRequest,
-    ) -> Result<(http::response::Parts, u64, bool), WarmError>
+    async fn exchange<D, F>(&self, dial: D, request: &WarmRequest) -> Result<Read, WarmError>
     where
-        T: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+        D: FnOnce() -> F + Send,
+        F: Future<Output = Result<OwnedFd, DialError>> + Send,
     {
-        let message = message(request)?;
-        let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
-        // Ends with the exchange: dropping the sender or the body closes the connection.
-        let connection = tokio::spawn(connection);
-        let answer = sender.send_request(message).await;
-        let result = match answer {
-            Ok(answer) => self.read(answer).await,
-            Err(error) => Err(error.into()),
-        };
-        connection.abort();
-        result
+        if let Some(mut channel) = self.held.take(&request.origin, request.tls) {
+            match channel.send(request).await {
+                Ok(answer) => {
+                    self.reused.fetch_add(1, Ordering::Relaxed);
+                    return self.read(channel, request, answer, true).await;
+                }
+                // The close of an idle connection met the request: no answer began, and asking again changes nothing.
+                Err(WarmError::Exchange(error)) if !error.is_parse() => {
+                    channel.abort();
+                    self.retried.fetch_add(1, Ordering::Relaxed);
+                    tracing::debug!(origin = %request.origin, %error, "warm: a held connection was dead");
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        let mut channel = Channel::open(dial().await?, request, &self.tls).await?;
+        self.opened.fetch_add(1, Ordering::Relaxed);
+        self.resumed.fetch_add(u64::from(channel.resumed == Some(true)), Ordering::Relaxed);
+        let answer = channel.send(request).await?;
+        self.read(channel, request, answer, false).await
     }
 
-    /// Reads the body, which passes all caches on the way, and throws it away.
-    async fn read(&self, answer: Response<Incoming>) -> Result<(http::response::Parts, u64, bool), WarmError> {
+    /// Reads the body, which passes all caches on the way, and throws it away; keeps the connection where it can carry
+    /// another request.
+    async fn read(
+        &self,
+        mut channel: Channel,
+        request: &WarmRequest,
+        answer: Response<Incoming>,
+        reused: bool,
+    ) -> Result<Read, WarmError> {
         let (head, mut body) = answer.into_parts();
-        let mut bytes = 0;
+        let (mut bytes, mut truncated) = (0, false);
         while let Some(frame) = body.frame().await {
             bytes += frame?.data_ref().map_or(0, Bytes::len) as u64;
             if bytes >= self.body_limit {
-                return Ok((head, bytes, true));
+                truncated = true;
+                break;
             }
         }
-        Ok((head, bytes, false))
+        drop(body);
+        if truncated && head.version != http::Version::HTTP_2 {
+            // The rest of the answer would have to be read before another.
+            channel.abort();
+        } else if channel.is_reusable().await {
+            self.held.put(&request.origin, request.tls, channel, message::keep_alive(&head.headers));
+        }
+        Ok(Read { head, bytes, truncated, reused })
     }
 
     fn leave_alone(&self, origin: &Origin, headers: &HeaderMap, now: Timestamp) -> Duration {
@@ -273,59 +348,9 @@ impl Warmer {
     }
 }
 
-/// The request as it is sent: nothing in it says who is behind it.
-fn message(request: &WarmRequest) -> Result<Request<Empty<Bytes>>, http::Error> {
-    let Origin { name, port } = &request.origin;
-    let default = if request.tls { 443 } else { 80 };
-    let host = if *port == default { name.to_string() } else { request.origin.to_string() };
-    Request::builder()
-        .method(match request.method {
-            WarmMethod::Get => Method::GET,
-            WarmMethod::Head => Method::HEAD,
-        })
-        .uri(request.path.as_str())
-        .header(header::HOST, host)
-        .header(header::USER_AGENT, AGENT)
-        .header(header::ACCEPT, "*/*")
-        .header("sec-purpose", "prefetch")
-        .header(header::CONNECTION, "close")
-        .body(Empty::new())
-}
-
-/// `Retry-After` in seconds; the form with a date is as rare as it is hard to read, and the default rest stands for it.
-fn retry_after(headers: &HeaderMap) -> Option<Duration> {
-    headers.get(header::RETRY_AFTER)?.to_str().ok()?.trim().parse().ok().map(Duration::from_secs)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn request(origin: &str, tls: bool) -> WarmRequest {
-        WarmRequest { origin: origin.parse().unwrap(), path: "/a?b=1".into(), method: WarmMethod::Head, tls }
-    }
-
-    #[test]
-    fn a_request_says_what_it_is_and_nothing_else() {
-        let message = message(&request("www.example.org:443", true)).unwrap();
-        assert_eq!((message.method(), message.uri().to_string()), (&Method::HEAD, "/a?b=1".to_owned()));
-        let headers: Vec<_> =
-            message.headers().iter().map(|(name, value)| (name.as_str(), value.to_str().unwrap())).collect();
-        assert_eq!(
-            headers,
-            [
-                ("host", "www.example.org"),
-                ("user-agent", AGENT),
-                ("accept", "*/*"),
-                ("sec-purpose", "prefetch"),
-                ("connection", "close"),
-            ]
-        );
-        let other = super::message(&request("www.example.org:8443", true)).unwrap();
-        assert_eq!(other.headers()["host"], "www.example.org:8443");
-        let split = WarmRequest { path: "/\r\nX: y".into(), ..request("www.example.org:80", false) };
-        assert!(super::message(&split).is_err());
-    }
 
     #[test]
     fn caches_say_what_they_did() {
@@ -336,6 +361,7 @@ mod tests {
             age_seconds: age,
             cache: cache.map(str::to_owned),
             took: Duration::ZERO,
+            reused: false,
         };
         assert_eq!(warmed(Some("HIT, MISS"), None).was_hot(), Some(true));
         assert_eq!(warmed(Some("TCP_MISS"), Some(0)).was_hot(), Some(false));

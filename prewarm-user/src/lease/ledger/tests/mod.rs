@@ -1,6 +1,11 @@
 //! The ledger under scripted time: limits, renewal, back-off, who gets which lease, one outcome each.
 
 use super::*;
+use crate::lease::taker::Taker;
+
+mod claims;
+mod stock;
+mod words;
 
 const RTT: Duration = Duration::from_millis(40);
 
@@ -11,7 +16,7 @@ fn at(ms: u64) -> Timestamp {
 fn ledger(change: impl FnOnce(&mut LeaseSettings)) -> Ledger<u32> {
     let mut settings = LeaseSettings::default();
     change(&mut settings);
-    Ledger::new(&settings)
+    Ledger::new(&settings, usize::MAX)
 }
 
 fn order(name: &str, intent: u64, until: Timestamp) -> LeaseOrder {
@@ -28,6 +33,15 @@ fn here() -> SocketAddr {
     "192.0.2.1:80".parse().unwrap()
 }
 
+fn to(destination: SocketAddr, connection: u32) -> Established<u32> {
+    let local = Local { netns: 7, source: [192, 0, 2, 200].into(), mark: 0 };
+    Established { destination, local, rtt: RTT, connection }
+}
+
+fn from(netns: Option<u64>) -> Taker {
+    Taker { netns, ..Taker::default() }
+}
+
 fn verdicts(ledger: &mut Ledger<u32>) -> Vec<(u64, Verdict)> {
     std::mem::take(&mut ledger.outcomes).into_iter().map(|outcome| (outcome.intent.0, outcome.verdict)).collect()
 }
@@ -35,7 +49,7 @@ fn verdicts(ledger: &mut Ledger<u32>) -> Vec<(u64, Verdict)> {
 /// Orders a lease and lets its dial succeed.
 fn ready(ledger: &mut Ledger<u32>, name: &str, intent: u64, now: Timestamp, until: Timestamp) -> LeaseId {
     let start = ledger.order(order(name, intent, until), now).unwrap();
-    assert_eq!(ledger.dialled(start.id, start.destinations[0], 7, RTT, intent as u32, now), None);
+    assert_eq!(ledger.dialled(start.id, to(start.destinations[0], intent as u32), now), None);
     start.id
 }
 
@@ -43,13 +57,13 @@ fn ready(ledger: &mut Ledger<u32>, name: &str, intent: u64, now: Timestamp, unti
 fn a_lease_that_is_used() {
     let mut ledger = ledger(|_| {});
     ready(&mut ledger, "a.example", 1, at(0), at(9000));
-    let given = ledger.take(here(), Some(7), at(100), |_, _| Ok(())).unwrap();
+    let given = ledger.take(here(), &from(Some(7)), at(100), |_| Ok(Heard::Silence)).unwrap();
     assert_eq!((given.connection, given.rtt, given.intent), (1, RTT, Some(IntentId(1))));
     assert_eq!(verdicts(&mut ledger), [], "nothing is decided before the program has it");
     ledger.settle(given.id, Fate::Used, at(101));
     ledger.settle(given.id, Fate::Used, at(102));
     assert_eq!(verdicts(&mut ledger), [(1, Verdict::Used { saved: RTT })]);
-    assert!(ledger.take(here(), Some(7), at(103), |_, _| Ok(())).is_none());
+    assert!(ledger.take(here(), &from(Some(7)), at(103), |_| Ok(Heard::Silence)).is_none());
     assert_eq!(ledger.counters.taken, 1);
 }
 
@@ -57,8 +71,8 @@ fn a_lease_that_is_used() {
 fn a_lease_of_another_namespace_is_none() {
     let mut ledger = ledger(|_| {});
     ready(&mut ledger, "a.example", 1, at(0), at(9000));
-    assert!(ledger.take(here(), Some(8), at(1), |_, _| Ok(())).is_none());
-    assert!(ledger.take(here(), None, at(1), |_, _| Ok(())).is_some());
+    assert!(ledger.take(here(), &from(Some(8)), at(1), |_| Ok(Heard::Silence)).is_none());
+    assert!(ledger.take(here(), &from(None), at(1), |_| Ok(Heard::Silence)).is_some());
 }
 
 #[test]
@@ -67,14 +81,19 @@ fn the_oldest_goes_first_and_the_dead_are_buried() {
     ready(&mut ledger, "a.example", 1, at(0), at(9000));
     ready(&mut ledger, "a.example", 2, at(1), at(9000));
     let given = ledger
-        .take(here(), None, at(5000), |&connection, _| if connection == 1 { Err(Death::Closed) } else { Ok(()) })
+        .take(
+            here(),
+            &from(None),
+            at(5000),
+            |&connection| if connection == 1 { Err(Death::Closed) } else { Ok(Heard::Silence) },
+        )
         .unwrap();
     assert_eq!(given.connection, 2);
     assert_eq!(verdicts(&mut ledger), [(1, Verdict::Wasted)]);
     assert_eq!((ledger.counters.dead, ledger.counters.dead_closed), (1, 1));
     // What it was closed after is learnt.
     ready(&mut ledger, "a.example", 3, at(6000), at(99_000));
-    assert_eq!(ledger.next_due(), Some(at(6000 + 2500)));
+    assert_eq!(ledger.next_due(at(0)), Some(at(6000 + 2500)));
 }
 
 #[test]
@@ -85,8 +104,8 @@ fn late_is_decided_once() {
     assert!(ledger.is_late(here(), at(11)));
     assert!(!ledger.is_late("192.0.2.1:443".parse().unwrap(), at(11)));
     assert_eq!(verdicts(&mut ledger), [(1, Verdict::Late)]);
-    ledger.dialled(start.id, here(), 7, RTT, 1, at(40));
-    let (closed, _) = ledger.expire(at(60_000));
+    ledger.dialled(start.id, to(here(), 1), at(40));
+    let (closed, _) = ledger.expire(at(60_000), |_| Ok(Heard::Silence));
     assert_eq!(closed, [1]);
     assert_eq!(verdicts(&mut ledger), []);
 }
@@ -137,7 +156,7 @@ fn failures_pause_an_origin_and_one_trial_follows() {
     let trial = ledger.order(order("a.example", 4, at(9000)), at(1010)).unwrap();
     assert_eq!(ledger.order(order("a.example", 5, at(9000)), at(1011)), None, "one at a time");
     assert_eq!(ledger.counters.refused_backoff, 2);
-    ledger.dialled(trial.id, here(), 7, RTT, 4, at(1050));
+    ledger.dialled(trial.id, to(here(), 4), at(1050));
     assert!(ledger.order(order("a.example", 6, at(9000)), at(1051)).is_some());
 }
 
@@ -145,17 +164,17 @@ fn failures_pause_an_origin_and_one_trial_follows() {
 fn an_unused_lease_expires_or_is_renewed() {
     let mut ledger = ledger(|_| {});
     ready(&mut ledger, "a.example", 1, at(0), at(5000));
-    assert_eq!(ledger.next_due(), Some(at(5000)), "its use ends before its idle time");
-    assert_eq!(ledger.expire(at(4999)), (vec![], vec![]));
-    assert_eq!(ledger.expire(at(5000)), (vec![1], vec![]));
+    assert_eq!(ledger.next_due(at(0)), Some(at(5000)), "its use ends before its idle time");
+    assert_eq!(ledger.expire(at(4999), |_| Ok(Heard::Silence)), (vec![], vec![]));
+    assert_eq!(ledger.expire(at(5000), |_| Ok(Heard::Silence)), (vec![1], vec![]));
     assert_eq!(verdicts(&mut ledger), [(1, Verdict::Wasted)]);
 
     ready(&mut ledger, "a.example", 2, at(6000), at(60_000));
-    let (closed, starts) = ledger.expire(at(28_000));
+    let (closed, starts) = ledger.expire(at(28_000), |_| Ok(Heard::Silence));
     assert_eq!((closed, starts.len()), (vec![2], 1), "still expected: dialled again");
     assert_eq!(verdicts(&mut ledger), []);
-    ledger.dialled(starts[0].id, here(), 7, RTT, 22, at(28_040));
-    let given = ledger.take(here(), None, at(30_000), |_, _| Ok(())).unwrap();
+    ledger.dialled(starts[0].id, to(here(), 22), at(28_040));
+    let given = ledger.take(here(), &from(None), at(30_000), |_| Ok(Heard::Silence)).unwrap();
     assert_eq!(given.intent, Some(IntentId(2)));
     assert_eq!((ledger.counters.expired, ledger.counters.renewed), (1, 1));
 }
@@ -164,29 +183,29 @@ fn an_unused_lease_expires_or_is_renewed() {
 fn what_is_wanted_is_replaced() {
     let mut ledger = ledger(|_| {});
     let origin: Origin = "a.example:80".parse().unwrap();
-    ledger.want(origin.clone(), vec!["192.0.2.1".parse().unwrap()], at(60_000), 2);
-    assert!(ledger.is_short());
+    ledger.want(origin.clone(), vec!["192.0.2.1".parse().unwrap()], at(60_000), 2, at(0));
+    assert!(ledger.is_short(at(60_000)));
     let starts = ledger.replenish(at(0));
     assert_eq!(starts.len(), 2);
     assert_eq!(ledger.replenish(at(0)), []);
     for start in &starts {
-        ledger.dialled(start.id, here(), 7, RTT, 1, at(40));
+        ledger.dialled(start.id, to(here(), 1), at(40));
     }
-    let given = ledger.take(here(), None, at(50), |_, _| Ok(())).unwrap();
+    let given = ledger.take(here(), &from(None), at(50), |_| Ok(Heard::Silence)).unwrap();
     ledger.settle(given.id, Fate::Used, at(50));
     assert_eq!(ledger.replenish(at(51)).len(), 1);
     assert_eq!(ledger.replenish(at(60_000)), [], "the deadline has passed");
-    ledger.want(origin, vec![], at(90_000), 0);
-    assert!(!ledger.is_short());
+    ledger.want(origin, vec![], at(90_000), 0, at(60_000));
+    assert!(!ledger.is_short(at(60_000)));
 }
 
 #[test]
 fn unfit_leases_come_back_and_lost_ones_are_wasted() {
     let mut ledger = ledger(|_| {});
     ready(&mut ledger, "a.example", 1, at(0), at(9000));
-    let given = ledger.take(here(), None, at(1), |_, _| Ok(())).unwrap();
+    let given = ledger.take(here(), &from(None), at(1), |_| Ok(Heard::Silence)).unwrap();
     ledger.settle(given.id, Fate::Unfit(given.connection), at(2));
-    let again = ledger.take(here(), None, at(3), |_, _| Ok(())).unwrap();
+    let again = ledger.take(here(), &from(None), at(3), |_| Ok(Heard::Silence)).unwrap();
     assert_eq!(again.connection, 1);
     assert_eq!(verdicts(&mut ledger), []);
     ledger.settle(again.id, Fate::Lost, at(4));
@@ -202,7 +221,7 @@ fn draining_lets_everything_go() {
     assert_eq!(ledger.drain(at(1)), [1]);
     assert_eq!(verdicts(&mut ledger).len(), 2);
     assert_eq!(ledger.order(order("b.example", 3, at(9000)), at(2)), None);
-    assert_eq!(ledger.dialled(dial.id, here(), 7, RTT, 9, at(3)), Some(9), "comes back to be closed");
+    assert_eq!(ledger.dialled(dial.id, to(here(), 9), at(3)), Some(9), "comes back to be closed");
     assert_eq!((ledger.counters.drained, ledger.counters.refused_draining), (2, 1));
     assert_eq!(ledger.view(at(4)), []);
 }
@@ -232,11 +251,11 @@ fn marks_say_where_leases_lead_and_nothing_else() {
     let first = ledger.order(order("a.example", 1, at(9000)), at(0)).unwrap();
     let second = ledger.order(order("a.example", 2, at(9000)), at(0)).unwrap();
     assert_eq!(there(&mut ledger), 2, "dials count");
-    ledger.dialled(first.id, here(), 7, RTT, 1, at(1));
+    ledger.dialled(first.id, to(here(), 1), at(1));
     assert_eq!(there(&mut ledger), 2);
     ledger.failed(second.id, Failure::Unreachable, at(1));
     assert_eq!(there(&mut ledger), 1);
-    let given = ledger.take(here(), None, at(2), |_, _| Ok(())).unwrap();
+    let given = ledger.take(here(), &from(None), at(2), |_| Ok(Heard::Silence)).unwrap();
     assert_eq!(there(&mut ledger), 0);
     ledger.settle(given.id, Fate::Unfit(1), at(3));
     assert_eq!(there(&mut ledger), 1);
@@ -315,14 +334,14 @@ mod properties {
                     }
                     Step::Want { origin: number, count } => {
                         let until = now + Duration::from_secs(30);
-                        ledger.want(origin(number), vec![[192, 0, 2, 9].into()], until, count);
+                        ledger.want(origin(number), vec![[192, 0, 2, 9].into()], until, count, now);
                         dials.extend(ledger.replenish(now));
                     }
                     Step::Dialled(which) => if let Some(start) = pick(&dials, which) {
                         dials.retain(|other| other.id != start.id);
                         connections += 1;
                         open.insert(connections);
-                        let refused = ledger.dialled(start.id, start.destinations[0], 7, RTT, connections, now);
+                        let refused = ledger.dialled(start.id, to(start.destinations[0], connections), now);
                         prop_assert_eq!(refused, None);
                     },
                     Step::Failed(which, guarded) => if let Some(start) = pick(&dials, which) {
@@ -333,8 +352,8 @@ mod properties {
                     Step::Take { address, dead } => {
                         let destination = SocketAddr::new([192, 0, 2, address].into(), 80);
                         let mut buried = Vec::new();
-                        let taken = ledger.take(destination, Some(7), now, |&connection, _| {
-                            if dead { buried.push(connection); Err(Death::Spoke) } else { Ok(()) }
+                        let taken = ledger.take(destination, &from(Some(7)), now, |&connection| {
+                            if dead { buried.push(connection); Err(Death::Spoke) } else { Ok(Heard::Silence) }
                         });
                         for connection in buried { prop_assert!(open.remove(&connection)); }
                         match taken {
@@ -362,13 +381,18 @@ mod properties {
                     }
                     Step::Pass(ms) => {
                         now = now + Duration::from_millis(ms);
-                        let (closed, starts) = ledger.expire(now);
+                        let (closed, starts) = ledger.expire(now, |_| Ok(Heard::Silence));
                         for connection in closed { prop_assert!(open.remove(&connection), "closed once"); }
                         dials.extend(starts);
                         dials.extend(ledger.replenish(now));
                     }
                 }
                 prop_assert!(ledger.dials.len() + ledger.ready.len() + ledger.handed.len() <= total as usize);
+                let mut counted = Tally::default();
+                for dial in ledger.dials.values() { counted.add(&dial.order.origin, dial.destinations.first().copied()); }
+                for ready in ledger.ready.values() { counted.add(&ready.order.origin, Some(ready.destination)); }
+                for handed in ledger.handed.values() { counted.add(&handed.order.origin, Some(handed.destination)); }
+                prop_assert_eq!(&ledger.tally, &counted);
                 for number in 0..4 { prop_assert!(ledger.open_to(&origin(number)) <= per_origin as usize); }
                 for outcome in ledger.outcomes.drain(..) { *outcomes.entry(outcome.intent.0).or_default() += 1; }
                 for (destination, more) in ledger.marks.drain(..) {

@@ -4,16 +4,26 @@
 //! start, connections to close, outcomes. Never here: a socket (connections are opaque), a clock, a task.
 
 use std::{
-    collections::{BTreeMap, HashMap, VecDeque},
+    collections::{BTreeMap, HashMap, HashSet, VecDeque},
     net::{IpAddr, SocketAddr},
+    sync::Arc,
     time::Duration,
 };
 
+mod hand;
+mod stock;
+mod tally;
+
+pub(crate) use hand::{Heard, Prove};
+
+use self::tally::Tally;
 use super::{
     counters::{LeaseCounters, LeaseState, LeaseView, Reason},
-    order::interleave,
-    origins::{Origins, Patience, Readiness},
+    offer::{Offers, Recalled, Token},
+    origins::{Origins, Patience},
     pace::Pace,
+    stall::{Offer, Stall},
+    taker::Local,
 };
 use crate::{
     config::LeaseSettings,
@@ -59,6 +69,8 @@ pub(crate) enum Failure {
     Guarded,
     /// No address answered.
     Unreachable,
+    /// This host has no descriptor, port or memory for another.
+    Exhausted,
 }
 
 /// A dial to start.
@@ -70,6 +82,19 @@ pub(crate) struct Start {
     pub(crate) destinations: Vec<SocketAddr>,
 }
 
+/// What a dial brought.
+#[derive(Debug)]
+pub(crate) struct Established<C> {
+    /// The address that answered.
+    pub(crate) destination: SocketAddr,
+    /// Our end of it.
+    pub(crate) local: Local,
+    /// What the handshake took.
+    pub(crate) rtt: Duration,
+    /// The connection.
+    pub(crate) connection: C,
+}
+
 /// A lease in somebody's hands.
 #[derive(Debug)]
 pub(crate) struct Given<C> {
@@ -77,6 +102,8 @@ pub(crate) struct Given<C> {
     pub(crate) id: LeaseId,
     /// The connection.
     pub(crate) connection: C,
+    /// Where it leads.
+    pub(crate) destination: SocketAddr,
     /// What it saves.
     pub(crate) rtt: Duration,
     /// Whom it was opened for.
@@ -108,15 +135,26 @@ struct Dial {
 struct Ready<C> {
     order: LeaseOrder,
     destination: SocketAddr,
-    netns: u64,
+    local: Local,
     rtt: Duration,
     since: Timestamp,
     expires: Timestamp,
+    offer: Option<Offer>,
+    /// Its server spoke first, and that was taken note of.
+    greeted: bool,
     connection: C,
 }
 
 /// The same, while somebody else has the connection.
 type Handed = Ready<()>;
+
+/// A lease that somebody has claimed elsewhere and will fetch with its token.
+#[derive(Debug)]
+struct Claimed<C> {
+    ready: Ready<C>,
+    token: Token,
+    until: Timestamp,
+}
 
 #[derive(Debug)]
 struct Standing {
@@ -131,20 +169,35 @@ struct Limits {
     total: usize,
     per_origin: usize,
     per_address: usize,
+    per_network: usize,
 }
 
 /// A lease that ends this soon is not worth another dial.
 const WORTH_RENEWING: Duration = Duration::from_secs(1);
+/// How long a claimed lease is kept for whoever claimed it.
+pub(crate) const CLAIM: Duration = Duration::from_secs(2);
+
+/// No dial starts for so long after this host had no descriptor, port or memory for one.
+const EXHAUSTED: Duration = Duration::from_secs(1);
 
 /// All leases.
 #[derive(Debug)]
 pub(crate) struct Ledger<C> {
     limits: Limits,
+    follow_demand: bool,
+    /// Origins whose servers speak first, as the operator says.
+    talkers: HashSet<Origin>,
     pace: Pace,
-    origins: Origins,
+    /// What is learnt.
+    pub(crate) origins: Origins,
+    not_before: Timestamp,
     dials: BTreeMap<LeaseId, Dial>,
     ready: BTreeMap<LeaseId, Ready<C>>,
     handed: BTreeMap<LeaseId, Handed>,
+    claimed: BTreeMap<LeaseId, Claimed<C>>,
+    /// All four, counted.
+    tally: Tally,
+    stall: Stall,
     by_destination: HashMap<SocketAddr, VecDeque<LeaseId>>,
     standing: HashMap<Origin, Standing>,
     next: u64,
@@ -153,20 +206,27 @@ pub(crate) struct Ledger<C> {
     pub(crate) outcomes: Vec<Outcome>,
     /// Where one more (or one less) lease or dial leads to, drained by the pool.
     pub(crate) marks: Vec<(SocketAddr, bool)>,
+    /// Dials that other decisions led to; [`Self::replenish`] hands them out.
+    starts: Vec<Start>,
+    /// Something is due sooner, or missing, than the keeper knows; cleared by the pool.
+    pub(crate) stirred: bool,
     /// What happened so far.
     pub(crate) counters: LeaseCounters,
 }
 
 impl<C> Ledger<C> {
-    /// An empty ledger.
-    pub(crate) fn new(settings: &LeaseSettings) -> Self {
+    /// An empty ledger for no more leases than `room`.
+    pub(crate) fn new(settings: &LeaseSettings, room: usize) -> Self {
         let seconds = |value: f64| Duration::try_from_secs_f64(value).unwrap_or_default();
         Self {
             limits: Limits {
-                total: settings.total as usize,
+                total: room.min(settings.total as usize),
                 per_origin: settings.per_origin as usize,
                 per_address: settings.per_address as usize,
+                per_network: settings.per_network.max(settings.per_address) as usize,
             },
+            follow_demand: settings.demand,
+            talkers: settings.speaks_first.iter().filter_map(|origin| origin.parse().ok()).collect(),
             pace: Pace::new(settings.dials_per_second, settings.dial_burst),
             origins: Origins::new(Patience {
                 backoff: seconds(settings.backoff_seconds),
@@ -174,15 +234,21 @@ impl<C> Ledger<C> {
                 breaker: settings.breaker_failures,
                 idle: seconds(settings.idle_seconds),
             }),
+            not_before: Timestamp::ZERO,
             dials: BTreeMap::new(),
             ready: BTreeMap::new(),
             handed: BTreeMap::new(),
+            claimed: BTreeMap::new(),
+            tally: Tally::default(),
+            stall: Stall::default(),
             by_destination: HashMap::new(),
             standing: HashMap::new(),
             next: 1,
             draining: false,
             outcomes: Vec::new(),
             marks: Vec::new(),
+            starts: Vec::new(),
+            stirred: false,
             counters: LeaseCounters::default(),
         }
     }
@@ -197,54 +263,49 @@ impl<C> Ledger<C> {
         start
     }
 
-    /// Keeps `count` leases to an origin open until a deadline; zero ends that.
-    pub(crate) fn want(&mut self, origin: Origin, addresses: Vec<IpAddr>, until: Timestamp, count: u32) {
-        if count == 0 {
-            self.standing.remove(&origin);
-        } else {
-            self.standing.insert(origin, Standing { addresses, until, count });
-        }
-    }
-
-    /// What has to be dialled so that there is as much as is wanted.
-    pub(crate) fn replenish(&mut self, now: Timestamp) -> Vec<Start> {
-        self.standing.retain(|_, standing| standing.until > now);
-        let mut missing = Vec::new();
-        for (origin, standing) in &self.standing {
-            for _ in self.open_to(origin)..standing.count as usize {
-                missing.push(LeaseOrder {
-                    intent: None,
-                    reason: Reason::Wanted,
-                    origin: origin.clone(),
-                    addresses: standing.addresses.clone(),
-                    until: standing.until,
-                });
-            }
-        }
-        missing.into_iter().filter_map(|order| self.admit(order, now)).collect()
-    }
-
     /// A dial succeeded. The connection comes back when nobody waits for it any more.
-    pub(crate) fn dialled(
-        &mut self,
-        id: LeaseId,
-        destination: SocketAddr,
-        netns: u64,
-        rtt: Duration,
-        connection: C,
-        now: Timestamp,
-    ) -> Option<C> {
+    pub(crate) fn dialled(&mut self, id: LeaseId, established: Established<C>, now: Timestamp) -> Option<C> {
+        let Established { destination, local, rtt, connection } = established;
         let Some(Dial { order, .. }) = self.end_dial(id) else { return Some(connection) };
-        self.origins.succeeded(&order.origin, now);
-        let expires = (now + self.origins.idle(&order.origin)).min(order.until.max(now + WORTH_RENEWING));
+        self.origins.succeeded(&order.origin, destination, rtt, now);
         self.counters.ready += 1;
-        self.keep(id, Ready { order, destination, netns, rtt, since: now, expires, connection });
+        if !order.addresses.contains(&destination.ip()) {
+            // The name has got other addresses in the meantime.
+            self.origins.wasted(&order.origin, now);
+            let start = self.exchange(order, now);
+            self.starts.extend(start);
+            self.stirred = true;
+            return Some(connection);
+        }
+        let mut expires = (now + self.origins.idle(&order.origin)).min(order.until.max(now + WORTH_RENEWING));
+        if self.must_be_fresh(&order.origin, destination) {
+            expires = expires.min(now + hand::GREETING);
+        }
+        let ready =
+            Ready { order, destination, local, rtt, since: now, expires, offer: None, greeted: false, connection };
+        self.keep(id, ready);
         None
+    }
+
+    /// From now on waiting leases are on offer there too.
+    pub(crate) fn offer_to(&mut self, outlet: Arc<dyn Offers>, now: Timestamp) {
+        let waiting: Vec<LeaseId> = self.ready.keys().copied().collect();
+        // Under a new token: the outlets of an offer do not change while it stands.
+        let waiting: Vec<LeaseId> =
+            waiting.into_iter().filter(|&id| self.withdraw(id, now) == Recalled::Ours).collect();
+        if !self.stall.add(outlet) {
+            tracing::warn!("leases can't be offered in more places");
+        }
+        for id in waiting {
+            self.show(id);
+        }
     }
 
     /// A dial failed.
     pub(crate) fn failed(&mut self, id: LeaseId, failure: Failure, now: Timestamp) {
         let Some(Dial { order, since, .. }) = self.end_dial(id) else { return };
+        // It may have to be tried again.
+        self.stirred |= order.intent.is_none();
         let verdict = match failure {
             Failure::Guarded => {
                 self.counters.refused += 1;
@@ -256,108 +317,69 @@ impl<C> Ledger<C> {
                 self.origins.failed(&order.origin, since, now);
                 Verdict::Failed
             }
+            Failure::Exhausted => {
+                self.counters.failed += 1;
+                self.counters.failed_here += 1;
+                self.not_before = now + EXHAUSTED;
+                Verdict::Failed
+            }
         };
         self.report(order.intent, verdict, now);
     }
 
-    /// Gives out the oldest lease to there that `prove` finds alive; those that it does not are buried. The oldest is
-    /// the one that would be wasted first.
-    pub(crate) fn take(
-        &mut self,
-        destination: SocketAddr,
-        netns: Option<u64>,
-        now: Timestamp,
-        mut prove: impl FnMut(&C, &Origin) -> Result<(), Death>,
-    ) -> Option<Given<C>> {
-        let candidates: Vec<LeaseId> = self.by_destination.get(&destination).into_iter().flatten().copied().collect();
-        for id in candidates {
-            let Some(ready) = self.ready.get(&id) else { continue };
-            if netns.is_some_and(|netns| netns != ready.netns) {
-                continue;
-            }
-            if let Err(death) = prove(&ready.connection, &ready.order.origin) {
-                drop(self.died(id, death, now));
-                continue;
-            }
-            let Some(ready) = self.remove(id) else { continue };
-            let (origin, intent) = (ready.order.origin.clone(), ready.order.intent.map(|(intent, _)| intent));
-            let (connection, handed) = ready.split();
-            let rtt = handed.rtt;
-            self.handed.insert(id, handed);
-            return Some(Given { id, connection, rtt, origin, intent });
-        }
-        None
-    }
-
-    /// Whether a dial to there is in flight, so that whoever asked came too early. Its intent is decided by that.
-    pub(crate) fn is_late(&mut self, destination: SocketAddr, now: Timestamp) -> bool {
-        let mut intents = Vec::new();
-        let mut late = false;
-        for dial in self.dials.values_mut().filter(|dial| dial.destinations.contains(&destination)) {
-            late = true;
-            if !dial.late {
-                dial.late = true;
-                self.counters.late += 1;
-                intents.push(dial.order.intent.take());
-            }
-        }
-        for intent in intents {
-            self.report(intent, Verdict::Late, now);
-        }
-        late
-    }
-
-    /// Says what became of a lease that was given out.
-    pub(crate) fn settle(&mut self, id: LeaseId, fate: Fate<C>, now: Timestamp) {
-        let Some(handed) = self.handed.remove(&id) else { return };
-        match fate {
-            Fate::Used => {
-                self.counters.taken += 1;
-                self.report(handed.order.intent, Verdict::Used { saved: handed.rtt }, now);
-            }
-            Fate::Unfit(connection) => {
-                self.counters.given_back += 1;
-                self.keep(id, handed.with(connection));
-            }
-            Fate::Lost => {
-                self.counters.lost += 1;
-                self.report(handed.order.intent, Verdict::Wasted, now);
-            }
-        }
-    }
-
-    /// A waiting connection died.
+    /// A waiting connection died. Nothing happens to one that somebody has just claimed.
     pub(crate) fn died(&mut self, id: LeaseId, death: Death, now: Timestamp) -> Option<C> {
+        self.withdraw(id, now);
         let ready = self.remove(id)?;
-        let origin = &ready.order.origin;
+        Some(self.bury(ready, death, now))
+    }
+
+    fn bury(&mut self, ready: Ready<C>, death: Death, now: Timestamp) -> C {
+        let (origin, since) = (&ready.order.origin, ready.since);
         self.counters.dead += 1;
         match death {
-            Death::Closed => {
-                self.counters.dead_closed += 1;
-                self.origins.closed(origin, now.since(ready.since), now);
-            }
-            Death::Reset => {
-                self.counters.dead_reset += 1;
-                self.origins.failed(origin, ready.since, now);
-            }
+            Death::Closed => self.counters.dead_closed += 1,
+            Death::Reset => self.counters.dead_reset += 1,
             Death::Spoke => self.counters.dead_spoke += 1,
             Death::Unanswered => self.counters.dead_unanswered += 1,
         }
+        // Words on a fresh connection are a greeting; later ones stand before a close (Node writes a 408).
+        if death != Death::Spoke || now.since(since) >= hand::GREETING {
+            self.origins.ended(origin, since, death == Death::Reset, now);
+        }
+        if ready.greeted && death != Death::Spoke {
+            self.origins.places.greeted(ready.destination, false);
+        }
+        self.origins.wasted(origin, now);
         self.report(ready.order.intent, Verdict::Wasted, now);
-        Some(ready.connection)
+        ready.connection
     }
 
     /// Ends what is due: connections to close, and dials in the place of those that are still expected to be used.
-    pub(crate) fn expire(&mut self, now: Timestamp) -> (Vec<C>, Vec<Start>) {
+    pub(crate) fn expire(&mut self, now: Timestamp, mut prove: impl Prove<C>) -> (Vec<C>, Vec<Start>) {
+        let mut closed = self.take_back(now, &mut prove);
+        let mut starts = Vec::new();
         let due: Vec<LeaseId> =
             self.ready.iter().filter(|(_, ready)| ready.expires <= now).map(|(&id, _)| id).collect();
-        let (mut closed, mut starts) = (Vec::new(), Vec::new());
         for id in due {
+            if self.withdraw(id, now) == Recalled::Claimed {
+                continue;
+            }
             let Some(ready) = self.remove(id) else { continue };
-            self.origins.outlived(&ready.order.origin, now);
+            self.origins.outlived(&ready.order.origin, now.since(ready.since), now);
+            if !ready.greeted && now.since(ready.since) >= hand::GREETING {
+                self.origins.places.greeted(ready.destination, false);
+            }
+            self.origins.wasted(&ready.order.origin, now);
             closed.push(ready.connection);
+            if self.is_kept(&ready.order) {
+                self.counters.renewed += 1;
+                continue;
+            }
             let intent = ready.order.intent;
-            let again = ready.order.until > now + WORTH_RENEWING;
+            // Where a greeting grows old, each renewal would last a second.
+            let again =
+                ready.order.until > now + WORTH_RENEWING && !self.must_be_fresh(&ready.order.origin, ready.destination);
             match again.then(|| self.admit(ready.order, now)).flatten() {
                 Some(start) => {
                     self.counters.renewed += 1;
@@ -373,13 +395,12 @@ impl<C> Ledger<C> {
     }
 
     /// When something is due next.
-    pub(crate) fn next_due(&self) -> Option<Timestamp> {
-        self.ready.values().map(|ready| ready.expires).min()
-    }
-
-    /// Whether less is open than is wanted.
-    pub(crate) fn is_short(&self) -> bool {
-        self.standing.iter().any(|(origin, standing)| self.open_to(origin) < standing.count as usize)
+    pub(crate) fn next_due(&self, now: Timestamp) -> Option<Timestamp> {
+        let ready = self.ready.values().map(|ready| {
+            let ahead = ready.expires - self.lead(&ready.order.origin);
+            if now < ahead && self.is_kept(&ready.order) { ahead } else { ready.expires }
+        });
+        ready.chain(self.claimed.values().map(|claimed| claimed.until)).min()
     }
 
     /// Refuses everything from now on and lets go of all there is.
@@ -392,7 +413,16 @@ impl<C> Ledger<C> {
             self.report(dial.order.intent, Verdict::Wasted, now);
         }
         let ready: Vec<LeaseId> = self.ready.keys().copied().collect();
-        let ready: Vec<_> = ready.into_iter().filter_map(|id| self.remove(id)).collect();
+        for &id in &ready {
+            self.withdraw(id, now);
+        }
+        let mut ready: Vec<_> = ready.into_iter().filter_map(|id| self.remove(id)).collect();
+        // Nobody will come for these either: what they would be handed over by stops as well.
+        for (_, Claimed { ready: claimed, token, .. }) in std::mem::take(&mut self.claimed) {
+            self.tally.subtract(&claimed.order.origin, Some(claimed.destination));
+            self.stall.forget(token);
+            ready.push(claimed);
+        }
         let closed = ready.into_iter().map(|ready| {
             self.counters.drained += 1;
             self.report(ready.order.intent, Verdict::Wasted, now);
@@ -415,76 +445,31 @@ impl<C> Ledger<C> {
         });
         let ready = self.ready.iter().map(|(id, ready)| ready.view(*id, LeaseState::Ready, now));
         let handed = self.handed.iter().map(|(id, handed)| handed.view(*id, LeaseState::Handed, now));
-        let mut rows: Vec<_> = dials.chain(ready).chain(handed).collect();
+        let claimed = self.claimed.iter().map(|(id, claimed)| claimed.ready.view(*id, LeaseState::Claimed, now));
+        let mut rows: Vec<_> = dials.chain(ready).chain(handed).chain(claimed).collect();
         rows.sort_by_key(|row| row.id);
         rows
     }
 
-    fn admit(&mut self, order: LeaseOrder, now: Timestamp) -> Option<Start> {
-        let room = self.dials.len() + self.ready.len() + self.handed.len() < self.limits.total
-            && self.open_to(&order.origin) < self.limits.per_origin;
-        let destinations: Vec<_> = interleave(&order.addresses)
-            .into_iter()
-            .filter(|&address| self.open_at(address) < self.limits.per_address)
-            .map(|address| SocketAddr::new(address, order.origin.port))
-            .collect();
-        let counter = if self.draining {
-            &mut self.counters.refused_draining
-        } else if !room || destinations.is_empty() {
-            &mut self.counters.refused_limit
-        } else if !self.may_dial(&order.origin, now) {
-            &mut self.counters.refused_backoff
-        } else if !self.pace.take(now) {
-            &mut self.counters.refused_pace
-        } else {
-            let id = LeaseId(self.next);
-            self.next += 1;
-            self.counters.opened += 1;
-            self.marks.extend(destinations.iter().map(|&destination| (destination, true)));
-            self.dials.insert(id, Dial { order, destinations: destinations.clone(), since: now, late: false });
-            return Some(Start { id, destinations });
-        };
-        *counter += 1;
-        self.counters.refused += 1;
-        None
-    }
-
-    fn may_dial(&self, origin: &Origin, now: Timestamp) -> bool {
-        match self.origins.readiness(origin, now) {
-            Readiness::Open => true,
-            Readiness::Trial => !self.dials.values().any(|dial| dial.order.origin == *origin),
-            Readiness::Paused => false,
-        }
-    }
-
-    /// What is on its way to a program counts, because it may come back.
-    fn open_to(&self, origin: &Origin) -> usize {
-        self.dials.values().filter(|dial| dial.order.origin == *origin).count()
-            + self.ready.values().filter(|ready| ready.order.origin == *origin).count()
-            + self.handed.values().filter(|handed| handed.order.origin == *origin).count()
-    }
-
-    /// A dial counts for the address it tries first.
-    fn open_at(&self, address: IpAddr) -> usize {
-        self.dials.values().filter(|dial| dial.destinations.first().is_some_and(|first| first.ip() == address)).count()
-            + self.ready.values().filter(|ready| ready.destination.ip() == address).count()
-            + self.handed.values().filter(|handed| handed.destination.ip() == address).count()
-    }
-
     fn end_dial(&mut self, id: LeaseId) -> Option<Dial> {
         let dial = self.dials.remove(&id)?;
+        self.tally.subtract(&dial.order.origin, dial.destinations.first().copied());
         self.marks.extend(dial.destinations.iter().map(|&destination| (destination, false)));
         Some(dial)
     }
 
     fn keep(&mut self, id: LeaseId, ready: Ready<C>) {
+        self.tally.add(&ready.order.origin, Some(ready.destination));
         self.marks.push((ready.destination, true));
         self.by_destination.entry(ready.destination).or_default().push_back(id);
         self.ready.insert(id, ready);
+        self.show(id);
     }
 
+    /// Out of those that wait; it must be off offer.
     fn remove(&mut self, id: LeaseId) -> Option<Ready<C>> {
         let ready = self.ready.remove(&id)?;
+        self.tally.subtract(&ready.order.origin, Some(ready.destination));
         self.marks.push((ready.destination, false));
         if let Some(ids) = self.by_destination.get_mut(&ready.destination) {
             ids.retain(|&other| other != id);
@@ -496,8 +481,8 @@ impl<C> Ledger<C> {
     }
 
     /// The connection of a lease that waits.
-    pub(crate) fn connection(&self, id: LeaseId) -> Option<(&C, &Origin)> {
-        self.ready.get(&id).map(|ready| (&ready.connection, &ready.order.origin))
+    pub(crate) fn connection(&self, id: LeaseId) -> Option<&C> {
+        self.ready.get(&id).map(|ready| &ready.connection)
     }
 
     fn report(&mut self, intent: Option<(IntentId, ResourceId)>, verdict: Verdict, now: Timestamp) {
@@ -509,13 +494,13 @@ impl<C> Ledger<C> {
 
 impl<C> Ready<C> {
     fn split(self) -> (C, Handed) {
-        let Self { order, destination, netns, rtt, since, expires, connection } = self;
-        (connection, Ready { order, destination, netns, rtt, since, expires, connection: () })
+        let Self { order, destination, local, rtt, since, expires, offer, greeted, connection } = self;
+        (connection, Ready { order, destination, local, rtt, since, expires, offer, greeted, connection: () })
     }
 
     fn with<D>(self, connection: D) -> Ready<D> {
-        let Self { order, destination, netns, rtt, since, expires, .. } = self;
-        Ready { order, destination, netns, rtt, since, expires, connection }
+        let Self { order, destination, local, rtt, since, expires, offer, greeted, .. } = self;
+        Ready { order, destination, local, rtt, since, expires, offer, greeted, connection }
     }
 
     fn view(&self, id: LeaseId, state: LeaseState, now: Timestamp) -> LeaseView {
@@ -533,5 +518,4 @@ impl<C> Ready<C> {
 }
 
 #[cfg(test)]
-#[path = "ledger_tests.rs"]
 mod tests;
