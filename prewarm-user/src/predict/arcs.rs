@@ -1,16 +1,17 @@
 //! What followed what: for each context, how often it occurred, and which resources followed after how long.
 //!
 //! Comes in: contexts as 64-bit keys, and what followed them. Goes out: a context's arcs. Never here: more than the
-//! nodes set aside, 384 bytes each with 28 arcs of 13 bytes. A full set of nodes gives up the one worth least; a full
+//! nodes set aside, 384 bytes each with 26 arcs of 14 bytes. A full set of nodes gives up the one worth least; a full
 //! node gives up its weakest arc (space saving: Metwally, Agrawal, El Abbadi 2005).
 
 use super::{
     lags::{BINS, Lags},
     resources::Ref,
+    snapshot::{Bytes, Record, Source},
 };
 
 /// Arcs of one node.
-pub(super) const ARCS: usize = 28;
+pub(super) const ARCS: usize = 26;
 const WAYS: usize = 4;
 /// A node's place and the generation of that place.
 pub(super) type Handle = u32;
@@ -29,6 +30,8 @@ pub(super) struct Arc<'a> {
     pub(super) lags: &'a Lags,
     /// How many occurrences before the last completed one it followed last.
     pub(super) ago: u8,
+    /// Whether it followed in the last eight completed occurrences; the latest is the lowest bit.
+    pub(super) history: u8,
 }
 
 /// A context.
@@ -44,11 +47,13 @@ pub(super) struct Node {
     /// Arcs in use.
     used: u8,
     reserved: u8,
-    /// What followed; apart from the counts, so that looking for one reads 112 bytes.
+    /// What followed; apart from the counts, so that looking for one reads 104 bytes.
     to: [Ref; ARCS],
     lags: [Lags; ARCS],
     /// The node's count when it followed last: how many occurrences ago that was.
     last: [u8; ARCS],
+    /// For the last eight occurrences up to `last`, whether it followed; the latest is the lowest bit.
+    history: [u8; ARCS],
     spare: [u8; 4],
 }
 
@@ -59,12 +64,13 @@ const _: () = assert!(BYTES_EACH == 384, "the documented bytes per node");
 
 impl Node {
     /// What followed, and when.
+    #[inline]
     pub(super) fn arcs(&self) -> impl Iterator<Item = Arc<'_>> {
-        (0..usize::from(self.used)).map(|arc| Arc {
-            to: self.to[arc],
-            lags: &self.lags[arc],
+        (0..usize::from(self.used)).map(|arc| {
             // The occurrence that goes on now has had no chance yet.
-            ago: self.count.saturating_sub(1).saturating_sub(self.last[arc]),
+            let ago = self.count.saturating_sub(1).saturating_sub(self.last[arc]);
+            let history = if ago < 8 { self.history[arc] << ago } else { 0 };
+            Arc { to: self.to[arc], lags: &self.lags[arc], ago, history }
         })
     }
 
@@ -85,6 +91,7 @@ impl Node {
     }
 
     /// `to` followed, in the given lag bin.
+    #[inline]
     fn followed(&mut self, to: Ref, bin: usize) {
         let used = usize::from(self.used);
         // All places are looked at, without a way out: that is one vector comparison after the other.
@@ -98,7 +105,7 @@ impl Node {
             found
         } else if used < ARCS {
             self.used += 1;
-            (self.to[used], self.lags[used]) = (to, [0; BINS]);
+            (self.to[used], self.lags[used], self.history[used]) = (to, [0; BINS], 0);
             used
         } else {
             let Some(weakest) = (0..ARCS).min_by_key(|&arc| total(&self.lags[arc])) else { return };
@@ -109,9 +116,11 @@ impl Node {
                 }
                 return;
             }
-            (self.to[weakest], self.lags[weakest]) = (to, [0; BINS]);
+            (self.to[weakest], self.lags[weakest], self.history[weakest]) = (to, [0; BINS], 0);
             weakest
         };
+        let since = self.count.saturating_sub(self.last[arc]);
+        self.history[arc] = if since < 8 { self.history[arc] << since } else { 0 } | 1;
         self.last[arc] = self.count;
         let count = &mut self.lags[arc][bin];
         *count = count.saturating_add(1);
@@ -123,16 +132,45 @@ fn total(lags: &Lags) -> u32 {
     lags.iter().map(|&count| u32::from(count)).sum()
 }
 
+impl Record for Node {
+    fn put(&self, to: &mut Bytes<'_>) {
+        to.put(&self.key).put(&self.touched).put(&[self.count, self.generation, self.used]);
+        to.put(&self.to).put(&self.lags).put(&self.last).put(&self.history);
+    }
+
+    fn take(from: &mut Source<'_>) -> Self {
+        let (key, touched, [count, generation, used]) = (from.take(), from.take(), from.take());
+        Self {
+            key,
+            touched,
+            count,
+            generation: generation & 0x7f,
+            used: used.min(ARCS as u8),
+            reserved: 0,
+            to: from.take(),
+            lags: from.take(),
+            last: from.take(),
+            history: from.take(),
+            spare: [0; 4],
+        }
+    }
+
+    fn is_used(&self) -> bool {
+        self.count > 0
+    }
+}
+
 /// All nodes.
 #[derive(Debug)]
 pub(super) struct Arcs {
-    nodes: Vec<Node>,
+    pub(super) nodes: Vec<Node>,
 }
 
 impl Arcs {
     /// Room for about `count` nodes.
     pub(super) fn new(count: usize) -> Self {
         let count = count.clamp(WAYS, (1 << PLACE_BITS) - 1) / WAYS * WAYS;
+        // Not all zeroes: so the memory is there from the start, and no event pays for it.
         let empty = Node {
             key: 0,
             touched: 0,
@@ -140,19 +178,22 @@ impl Arcs {
             generation: 0,
             used: 0,
             reserved: 0,
-            to: [0; ARCS],
+            to: [Ref::MAX; ARCS],
             lags: [[0; BINS]; ARCS],
             last: [0; ARCS],
+            history: [0; ARCS],
             spare: [0; 4],
         };
         Self { nodes: vec![empty; count] }
     }
 
+    #[inline]
     pub(super) fn get(&self, at: Handle) -> Option<&Node> {
         let node = self.nodes.get((at & ((1 << PLACE_BITS) - 1)) as usize)?;
         (u32::from(node.generation) == at >> PLACE_BITS && node.count > 0).then_some(node)
     }
 
+    #[inline]
     fn get_mut(&mut self, at: Handle) -> Option<&mut Node> {
         let node = self.nodes.get_mut((at & ((1 << PLACE_BITS) - 1)) as usize)?;
         (u32::from(node.generation) == at >> PLACE_BITS && node.count > 0).then_some(node)

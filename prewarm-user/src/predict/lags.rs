@@ -13,11 +13,13 @@ pub(super) const WINDOW: f32 = 60.0;
 pub(super) type Lags = [u8; BINS];
 
 /// The bin of a lag.
+#[inline]
 pub(super) fn bin(lag: f32) -> usize {
     ENDS.iter().position(|end| lag <= *end).unwrap_or(BINS - 1)
 }
 
 /// What share of bin `index` lies before `time`.
+#[inline]
 fn share_before(index: usize, time: f32) -> f32 {
     let start = if index == 0 { 0.0 } else { ENDS[index - 1] };
     ((time - start) / (ENDS[index] - start)).clamp(0.0, 1.0)
@@ -35,18 +37,41 @@ pub(super) fn mass_before(lags: &Lags, time: f32) -> f32 {
     mass
 }
 
-/// For each bin, the share of it that lies between `from` and `to`.
-pub(super) fn shares_between(from: f32, to: f32) -> [f32; BINS] {
-    std::array::from_fn(|index| share_before(index, to) - share_before(index, from))
+/// What the counts of each bin are weighed with, for a context that began some time ago: what would have come by now,
+/// what is worth a copy made now, what comes within ten seconds. Four numbers a bin, so that one step takes all.
+pub(super) type Shares = [[f32; 4]; BINS];
+
+/// The shares `elapsed` seconds after the context began. An access that comes sooner than `lead` is worth no copy, and
+/// one is worth less the later it comes, with the time constant `patience`.
+#[inline]
+pub(super) fn shares(elapsed: f32, lead: f32, patience: f32) -> Shares {
+    let mut shares = [[0.0; 4]; BINS];
+    let mut start = 0.0f32;
+    for (index, share) in shares.iter_mut().enumerate() {
+        let before = share_before(index, elapsed);
+        share[0] = before;
+        let left = 1.0 - share_before(index, elapsed + lead);
+        if left > 0.0 {
+            let middle = (start.max(elapsed + lead) + ENDS[index]) / 2.0 - elapsed;
+            share[1] = left * (-middle / patience).exp();
+        }
+        share[2] = share_before(index, elapsed + 10.0) - before;
+        start = ENDS[index];
+    }
+    shares
 }
 
-/// The mass of a histogram under such shares.
-pub(super) fn mass(lags: &Lags, shares: &[f32; BINS]) -> f32 {
-    let mut mass = 0.0;
-    for (&count, &share) in lags.iter().zip(shares) {
-        mass += f32::from(count) * share;
+/// The masses of a histogram under the shares.
+#[inline]
+pub(super) fn masses(lags: &Lags, shares: &Shares) -> [f32; 3] {
+    let mut masses = [0.0f32; 4];
+    for (&count, share) in lags.iter().zip(shares) {
+        let count = f32::from(count);
+        for (mass, share) in masses.iter_mut().zip(share) {
+            *mass += count * share;
+        }
     }
-    mass
+    [masses[0], masses[1], masses[2]]
 }
 
 /// When the shares `quantiles` (ascending) of the mass after `elapsed` have come, counted from `elapsed`.

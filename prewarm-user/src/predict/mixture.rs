@@ -1,19 +1,24 @@
-//! The model: contexts of several orders and windows, each asked what followed it, mixed into one calibrated
-//! probability for each candidate.
+//! The model: what contexts of several orders and windows, the resource's own rhythm and the client's habits say,
+//! judged together.
 //!
-//! Experts are the contexts formed by the last access (alone, alone for this client, with the one before, with the two
-//! before), the same for the earlier accesses of the burst, and the candidate's own rhythm. What an expert's counts are
-//! worth is learnt (`rates`), what they say together is averaged in the logit domain by how much each has seen, and a
-//! last table corrects the average (adaptive probability map, as in context-mixing compressors). A context seen too
-//! rarely says little, so the mix falls back to the shorter one by itself: the escape of PPM.
+//! Comes in: accesses. Goes out: for each candidate a calibrated probability, the time to its use, and how much a copy
+//! made now is worth. Contexts are formed by each access of the burst (alone, alone for this client, with the one
+//! before, with the two before) and count what followed after how long (`arcs`); `gather` turns counts into features,
+//! `network` judges them, `correction` makes what is said come true as often as is said. A context seen too rarely says
+//! little, so the judgement falls back to the shorter one: the escape of PPM.
 
 use super::{
-    ClientKey, Predictor,
-    arcs::{self, Arcs, Handle, NOWHERE},
-    lags::{self, Lags},
-    rates::{self, Rate, Rates},
+    ClientKey, Outlook, Predictor,
+    arcs::{self, Arcs, Handle, NOWHERE, Node},
+    correction::Correction,
+    features::{EARLIER, Features, LAST, squash},
+    gather::{ASKED, Candidate, Gathering, View},
+    habits::{Habit, Habits},
+    host::{Host, Latest},
+    lags,
+    network::{self, Logits},
     recent::{BURST, CONTEXTS, Recent, Step},
-    resources::{Ref, Resources},
+    resources::{Ledger, Ref, Resource, Resources},
     trials::{NONE, Trials},
 };
 use crate::{
@@ -21,270 +26,277 @@ use crate::{
     model::{Prediction, ResourceId, Timestamp},
 };
 
-/// Experts: the contexts of the last access, those of the earlier ones, and the candidate's own rhythm.
-const EXPERTS: usize = 2 * CONTEXTS + 1;
-/// The candidate's own rhythm.
-const RHYTHM: usize = 2 * CONTEXTS;
-/// Accesses of the burst that are asked what follows them.
-const ASKED: usize = 8;
-/// Occurrences of the last access after which the earlier ones are not asked.
-const WELL_KNOWN: f32 = 24.0;
-/// Candidates looked at for one event.
-const CANDIDATES: usize = 64;
-/// Slots of the table that finds a candidate; at most half full.
-const FINDER: usize = 256;
-/// Candidates whose truth is learnt from, for one event.
-const TRIALS: usize = 24;
-/// Seconds for which what was accessed stays ready by itself: only colder candidates are worth a warm-up.
+/// Seconds for which what was accessed stays ready by itself.
 const KEPT: f64 = 60.0;
-/// How much a learnt rate remembers at most.
-const MEMORY: f32 = 250.0;
-/// How much of the last correction is taken over.
-const CORRECTION: f32 = 0.3;
-/// No opinion.
-const SILENT: u16 = u16::MAX;
-/// No candidate.
-const NOBODY: u8 = u8::MAX;
-
-/// How far each expert is trusted, beside how much it has seen.
-const TRUST: [f32; EXPERTS] = [1.0, 0.6, 1.0, 0.7, 0.5, 0.3, 0.4, 0.0, 0.2];
-
-/// What the experts say of one candidate.
-#[derive(Clone, Copy, Debug)]
-struct Candidate {
-    resource: Ref,
-    /// The best share so far, to choose among an expert's contexts.
-    share: [f32; EXPERTS],
-    seen: [f32; EXPERTS],
-    state: [u16; EXPERTS],
-    /// The arc that tells the time to use.
-    lags: Lags,
-    elapsed: f32,
-    evidence: f32,
-    logit: f32,
-    cold: bool,
-}
+/// Candidates whose truth is learnt from, for one event: the leading ones for the ledgers, more for the correction.
+const LEADING: usize = 10;
+const TRIALS: usize = 16;
+/// What leads has at least this logit in the counts.
+const LEADS: f32 = -2.2;
+/// Trials after which a ledger halves: a resource's, and that of all.
+const LEDGERS: [f32; 2] = [100.0, 1000.0];
 
 /// What is kept of a candidate until its truth is known.
 #[derive(Clone, Copy, Debug)]
 struct Said {
-    state: [u16; EXPERTS],
+    /// What the counts alone promised, if it was a leading candidate.
+    hoped: Option<f32>,
+    logits: Logits,
     cold: bool,
-    logit: f32,
 }
 
-/// Bytes that do not depend on the memory set: learnt rates and the workspace of one prediction.
-const FIXED: usize = 2 * size_of::<[Rates; EXPERTS]>() + CANDIDATES * size_of::<Candidate>() + FINDER;
+/// A candidate that was judged.
+#[derive(Clone, Copy, Debug)]
+struct Judged {
+    place: u8,
+    logits: Logits,
+    /// What the counts alone say, as a logit.
+    counts: f32,
+    /// The lower, the better its worth; then by resource, so that equals always stand in the same order.
+    order: u64,
+}
 
 /// The model.
 #[derive(Debug)]
 pub struct Mixture {
-    horizon: f64,
-    lead: f64,
+    horizon: f32,
+    lead: f32,
     limit: usize,
     floor: f64,
     arcs: Arcs,
     resources: Resources,
     recent: Recent,
+    habits: Habits,
+    host: Host,
     trials: Trials<Said>,
-    /// Learnt rates of each expert, for cold candidates and for others.
-    rates: [Box<[Rates; EXPERTS]>; 2],
-    /// Corrections of the average.
-    correction: [[Rate; 33]; 2],
-    candidates: Vec<Candidate>,
-    /// How often the last access's contexts occurred before.
-    past: [f32; CONTEXTS],
-    finder: Box<[u8; FINDER]>,
+    ledger: Ledger,
+    /// For warm candidates and for cold ones.
+    soon: [Correction; 2],
+    worth: Correction,
+    gathering: Gathering,
+    judged: Vec<Judged>,
+    outlooks: Vec<Outlook>,
     /// The latest time seen, in seconds.
     now: f64,
+    /// What is added to the clock: after a restart, it may have begun anew. Unknown until the first event after one.
+    offset: Option<f64>,
 }
+
+/// What outlives a restart.
+#[derive(Debug)]
+pub(super) struct Learnt<'a> {
+    pub(super) now: f64,
+    pub(super) ledger: &'a Ledger,
+    pub(super) soon: &'a [Correction; 2],
+    pub(super) worth: &'a Correction,
+    pub(super) resources: &'a [Resource],
+    pub(super) nodes: &'a [Node],
+    pub(super) habits: &'a [Habit],
+}
+
+/// The same, to be filled.
+#[derive(Debug)]
+pub(super) struct LearntMut<'a> {
+    pub(super) ledger: &'a mut Ledger,
+    pub(super) soon: &'a mut [Correction; 2],
+    pub(super) worth: &'a mut Correction,
+    pub(super) resources: &'a mut [Resource],
+    pub(super) nodes: &'a mut [Node],
+    pub(super) habits: &'a mut [Habit],
+}
+
+/// Bytes that do not depend on the memory set.
+const FIXED: usize = Gathering::BYTES
+    + Host::BYTES
+    + crate::predict::gather::CANDIDATES * (size_of::<Judged>() + size_of::<Outlook>())
+    + size_of::<Mixture>();
 
 impl Mixture {
     /// An empty model, with all its memory set aside.
     #[must_use]
     pub fn new(settings: &PredictSettings) -> Self {
-        // The learnt rates and the workspace have a fixed size; the tables share the rest.
+        // The tables share what the fixed parts leave.
         let bytes = (settings.memory_mib as usize * 1024 * 1024).saturating_sub(FIXED);
         let share = |percent: usize, each: usize| bytes / 100 * percent / each;
-        let table = |rates: Rates| -> Box<[Rates; EXPERTS]> { Box::new(std::array::from_fn(|_| rates.clone())) };
-        let correction = std::array::from_fn(|bucket| Rate::new(rates::squash((bucket as f32 - 16.0) / 2.0), 20.0));
         Self {
-            horizon: settings.horizon_seconds,
-            lead: settings.lead_ms / 1000.0,
+            horizon: settings.horizon_seconds as f32,
+            lead: (settings.lead_ms / 1000.0) as f32,
             limit: settings.candidates as usize,
             floor: settings.floor,
-            arcs: Arcs::new(share(76, arcs::BYTES_EACH)),
-            resources: Resources::new(share(8, Resources::BYTES_EACH)),
+            arcs: Arcs::new(share(68, arcs::BYTES_EACH)),
+            resources: Resources::new(share(12, Resources::BYTES_EACH)),
             recent: Recent::new(share(8, Recent::BYTES_EACH).min(4096)),
-            trials: Trials::new(share(5, Trials::<Said>::BYTES_EACH).min(1 << 16)),
-            rates: [table(Rates::new()), table(Rates::new())],
-            correction: [correction; 2],
-            candidates: Vec::with_capacity(CANDIDATES),
-            past: [0.0; CONTEXTS],
-            finder: Box::new([NOBODY; FINDER]),
+            habits: Habits::new(share(4, Habits::BYTES_EACH)),
+            host: Host::new(),
+            trials: Trials::new(share(6, Trials::<Said>::BYTES_EACH).min(1 << 16)),
+            ledger: Ledger::default(),
+            soon: [Correction::new(), Correction::new()],
+            worth: Correction::new(),
+            gathering: Gathering::new(),
+            judged: Vec::with_capacity(super::gather::CANDIDATES),
+            outlooks: Vec::with_capacity(super::gather::CANDIDATES),
             now: 0.0,
+            offset: Some(0.0),
         }
     }
 
     /// Time never runs backwards in here.
     fn advance(&mut self, now: Timestamp) -> f64 {
-        self.now = self.now.max(now.as_nanos() as f64 / 1e9);
+        let clock = now.as_nanos() as f64 / 1e9;
+        let offset = *self.offset.get_or_insert(self.now - clock);
+        self.now = self.now.max(clock + offset);
         self.now
     }
 
-    /// Learns from trials whose horizon has passed.
+    pub(super) fn learnt(&self) -> Learnt<'_> {
+        Learnt {
+            now: self.now,
+            ledger: &self.ledger,
+            soon: &self.soon,
+            worth: &self.worth,
+            resources: &self.resources.places,
+            nodes: &self.arcs.nodes,
+            habits: &self.habits.places,
+        }
+    }
+
+    pub(super) fn learnt_mut(&mut self) -> LearntMut<'_> {
+        LearntMut {
+            ledger: &mut self.ledger,
+            soon: &mut self.soon,
+            worth: &mut self.worth,
+            resources: &mut self.resources.places,
+            nodes: &mut self.arcs.nodes,
+            habits: &mut self.habits.places,
+        }
+    }
+
+    /// Goes on at this time, whatever the clock says next.
+    pub(super) fn resume(&mut self, now: f64) {
+        (self.now, self.offset) = (now, None);
+    }
+
+    /// Learns from trials whose truth is known.
     fn settle(&mut self) {
-        while let Some(trial) = self.trials.pop(self.now - self.horizon) {
-            let hit = trial.hit();
-            let warmth = usize::from(!trial.said.cold);
-            for (expert, &state) in trial.said.state.iter().enumerate() {
-                if state != SILENT {
-                    self.rates[warmth][expert].0[usize::from(state)].learn(hit, 1.0, MEMORY);
+        while let Some(trial) = self.trials.pop(self.now - f64::from(lags::WINDOW)) {
+            let said = trial.said;
+            if let Some(hoped) = said.hoped {
+                let came = trial.came(self.lead, lags::WINDOW);
+                self.ledger.note(came, hoped, LEDGERS[1]);
+                if let Some(resource) = self.resources.get_mut(trial.resource) {
+                    resource.ledger.note(came, hoped, LEDGERS[0]);
+                }
+                if said.cold {
+                    self.worth.learn(said.logits.worth, came);
                 }
             }
-            let (low, part) = correction_place(trial.said.logit);
-            let table = &mut self.correction[warmth];
-            table[low].learn(hit, (1.0 - part).max(0.01), 500.0);
-            table[low + 1].learn(hit, part.max(0.01), 500.0);
+            self.soon[usize::from(said.cold)].learn(said.logits.soon, trial.came(0.0, self.horizon));
         }
     }
 
-    /// Gathers what every context of the client's burst says.
-    fn gather(&mut self, client: ClientKey) {
-        self.finder.fill(NOBODY);
-        self.candidates.clear();
-        self.past = [0.0; CONTEXTS];
-        let Some(burst) = self.recent.get(client) else { return };
-        for (place, step) in burst.steps().iter().take(ASKED).enumerate() {
-            let elapsed = (self.now - step.at) as f32;
-            // Where the last access is known well, what the earlier ones would add is not worth the time.
-            if elapsed > lags::WINDOW || self.past[0] >= WELL_KNOWN {
-                break;
-            }
-            // What came up to now, and what came later: the counts look as far ahead as they reach, because what they
-            // are worth for the horizon is learnt.
-            let (until, ahead) = (lags::shares_between(0.0, elapsed), lags::shares_between(elapsed, lags::WINDOW));
-            let came = &burst.steps()[..place];
-            for (context, &handle) in step.contexts.iter().enumerate() {
-                let expert = if place == 0 { context } else { CONTEXTS + context };
-                if TRUST[expert] == 0.0 {
-                    continue;
-                }
-                let Some(node) = self.arcs.get(handle) else { continue };
-                // The occurrence that brought us here has no outcome yet.
-                let past = f32::from(node.count) - 1.0;
-                if past < 1.0 {
-                    continue;
-                }
-                if place == 0 {
-                    self.past[context] = past;
-                }
-                for arc in node.arcs() {
-                    // What has come since then is no longer due, and this very time is in the counts already.
-                    if came.iter().any(|step| step.resource == arc.to) {
-                        continue;
-                    }
-                    let before = lags::mass(arc.lags, &until);
-                    let hits = lags::mass(arc.lags, &ahead);
-                    let trials = (past - before).max(hits).max(1.0);
-                    let Some(candidate) = find(&mut self.candidates, &mut self.finder, arc.to) else { continue };
-                    let share = hits / (trials + 1.5);
-                    if candidate.state[expert] == SILENT || share > candidate.share[expert] {
-                        candidate.share[expert] = share;
-                        candidate.seen[expert] = trials;
-                        candidate.state[expert] = rates::state(hits, trials, arc.ago);
-                        let evidence = share * TRUST[expert];
-                        if evidence >= candidate.evidence {
-                            (candidate.evidence, candidate.lags, candidate.elapsed) = (evidence, *arc.lags, elapsed);
-                        }
-                    }
-                }
-            }
-        }
-        // What the client accessed just now is no candidate.
-        let current = burst.steps().first().map(|step| step.resource);
-        self.candidates.retain(|candidate| Some(candidate.resource) != current);
-    }
-
-    /// Mixes what the experts said into one logit for each candidate.
-    fn mix(&mut self) {
-        let (now, resources, all, past) = (self.now, &self.resources, &self.rates, self.past);
-        self.candidates.retain_mut(|candidate| {
-            let Some(resource) = resources.get(candidate.resource) else { return false };
-            candidate.cold = resource.kept_until <= now;
-            if resource.interval > 0.0 {
-                let age = (now - resource.last) as f32;
-                let phase = (rates::fast_log2(age / resource.interval) * 2.0 + 8.0).clamp(0.0, 15.0) as u8;
-                let pace = (rates::fast_log2(resource.interval) / 2.0).clamp(0.0, 7.0) as u8;
-                candidate.state[RHYTHM] = u16::from(pace * 16 + phase);
-                candidate.seen[RHYTHM] = f32::from(resource.count);
-            }
-            for (context, &trials) in past.iter().enumerate() {
-                // A context that knows others only has a say as well: never, so far.
-                if trials >= 1.0 && candidate.state[context] == SILENT {
-                    candidate.state[context] = rates::state(0.0, trials, u8::MAX);
-                    candidate.seen[context] = trials;
-                }
-            }
-            let rates = &all[usize::from(!candidate.cold)];
-            let (mut sum, mut weights) = (0.0, 0.0);
-            for expert in 0..EXPERTS {
-                let state = candidate.state[expert];
-                if state == SILENT {
-                    continue;
-                }
-                // The better the last access is known, the less the earlier ones add: the escape between them.
-                let escape = if (CONTEXTS..RHYTHM).contains(&expert) { 1.0 / (1.0 + past[0]) } else { 1.0 };
-                let weight = escape * TRUST[expert] * candidate.seen[expert] / (candidate.seen[expert] + 2.0);
-                sum += weight * rates[expert].0[usize::from(state)].logit;
-                weights += weight;
-            }
-            candidate.logit = if weights > 0.0 { sum / weights } else { -8.0 };
-            true
+    /// Gathers and judges the candidates for what the client does next, best worth first, and puts them to the trial.
+    fn judge(&mut self, client: ClientKey) {
+        self.judged.clear();
+        let Some(burst) = self.recent.get(client) else { return self.gathering.clear() };
+        self.gathering.gather(&View {
+            now: self.now,
+            lead: self.lead,
+            client: number(client),
+            burst,
+            arcs: &self.arcs,
+            resources: &self.resources,
+            habits: &self.habits,
+            host: &self.host,
+            ledger: &self.ledger,
         });
+        let (candidates, base) = (&self.gathering.candidates, self.gathering.base());
+        let start = network::sums(base);
+        self.judged.extend((0u8..).zip(candidates).map(|(place, candidate)| {
+            let logits = network::judge(&candidate.features, candidate.touched, base, &start);
+            Judged { place, logits, counts: counts(candidate), order: order(logits.worth, candidate.resource) }
+        }));
+        self.judged.sort_unstable_by_key(|judged| judged.order);
     }
 
-    /// The probability behind a mixed logit.
-    fn correct(&self, candidate: &Candidate) -> f64 {
-        let (low, part) = correction_place(candidate.logit);
-        let table = &self.correction[usize::from(!candidate.cold)];
-        let learnt = table[low].probability() * (1.0 - part) + table[low + 1].probability() * part;
-        f64::from(CORRECTION * learnt + (1.0 - CORRECTION) * rates::squash(candidate.logit)).clamp(0.0, 1.0)
-    }
-}
-
-/// Where a logit stands in a correction table: between a bucket and the next, at which part of the way.
-fn correction_place(logit: f32) -> (usize, f32) {
-    let place = (logit * 2.0 + 16.0).clamp(0.0, 31.99);
-    (place as usize, place.fract())
-}
-
-/// The candidate for a resource, made if there is room.
-fn find<'a>(candidates: &'a mut Vec<Candidate>, finder: &mut [u8; FINDER], resource: Ref) -> Option<&'a mut Candidate> {
-    let mut slot = (resource.wrapping_mul(0x9e37_79b9) >> 24) as usize % FINDER;
-    loop {
-        match finder[slot] {
-            NOBODY => break,
-            at if candidates[usize::from(at)].resource == resource => return candidates.get_mut(usize::from(at)),
-            _ => slot = (slot + 1) % FINDER,
+    /// Remembers what is said of the foremost candidates until it is known whether it came true.
+    fn try_out(&mut self) {
+        let candidates = &self.gathering.candidates;
+        // The leading ones by their counts alone: cold, and the best ten of them.
+        let mut bar = [f32::NEG_INFINITY; LEADING];
+        for judged in self.judged.iter().filter(|judged| candidates[usize::from(judged.place)].cold) {
+            if judged.counts > bar[LEADING - 1] {
+                let at = bar.partition_point(|&known| known >= judged.counts);
+                bar.copy_within(at..LEADING - 1, at + 1);
+                bar[at] = judged.counts;
+            }
+        }
+        let bar = bar[LEADING - 1].max(LEADS);
+        for (rank, judged) in self.judged.iter().enumerate() {
+            let candidate = &candidates[usize::from(judged.place)];
+            let leads = candidate.cold && judged.counts >= bar;
+            if !leads && (rank >= TRIALS || judged.logits.soon < -3.5) {
+                continue;
+            }
+            let said =
+                Said { hoped: leads.then(|| squash(judged.counts)), logits: judged.logits, cold: candidate.cold };
+            if let Some(resource) = self.resources.get_mut(candidate.resource)
+                && let Some(number) = self.trials.push(self.now, candidate.resource, resource.trial, said)
+            {
+                resource.trial = number;
+            }
         }
     }
-    if candidates.len() >= CANDIDATES {
-        return None;
+
+    /// The features of each candidate of the event just learnt, for fitting the network: resource, features, whether it
+    /// is cold. Takes the place of `predict`.
+    pub fn describe(&mut self, now: Timestamp, client: ClientKey, out: &mut Vec<(ResourceId, Features, bool)>) {
+        out.clear();
+        self.advance(now);
+        self.settle();
+        self.judge(client);
+        self.try_out();
+        out.extend(self.gathering.candidates.iter().filter_map(|candidate| {
+            Some((self.resources.id(candidate.resource)?, candidate.features, candidate.cold))
+        }));
     }
-    finder[slot] = candidates.len() as u8;
-    candidates.push(Candidate {
-        resource,
-        share: [0.0; EXPERTS],
-        seen: [0.0; EXPERTS],
-        state: [SILENT; EXPERTS],
-        lags: Lags::default(),
-        elapsed: 0.0,
-        evidence: 0.0,
-        logit: 0.0,
-        cold: true,
-    });
-    candidates.last_mut()
+
+    /// The tables learn that a client accessed a resource: its rhythm, the client's habit, the host's.
+    fn note(&mut self, at: Ref, client: u32) -> bool {
+        let now = self.now;
+        self.host.advance(now);
+        let gap = self.habits.accessed(client, at, now);
+        let Some(resource) = self.resources.get_mut(at) else { return false };
+        self.trials.hit(resource.trial, at, now);
+        resource.trial = NONE;
+        let new = resource.count == 0;
+        resource.accessed(now, gap);
+        if resource.kept_until <= now {
+            resource.fetched(now, now + KEPT);
+            if !new {
+                self.host.fetched(at, now + KEPT);
+            }
+        }
+        new
+    }
+}
+
+/// What the counts alone say of a candidate, as a logit.
+fn counts(candidate: &Candidate) -> f32 {
+    let f = &candidate.features;
+    f[LAST].max(f[LAST + 4]).max(f[LAST + 8]).max(f[EARLIER])
+}
+
+/// Orders logits from the highest down, equals by resource.
+fn order(logit: f32, resource: Ref) -> u64 {
+    // The bits of a float, below zero all turned over and above it the sign, are in its order.
+    let bits = logit.to_bits();
+    let rank = !(if bits >> 31 == 1 { !bits } else { bits | 1 << 31 });
+    u64::from(rank) << 32 | u64::from(resource)
+}
+
+/// A client as a number small enough for tables.
+fn number(client: ClientKey) -> u32 {
+    (arcs::key(&[client.0 as u64, (client.0 >> 64) as u64]) >> 16) as u32
 }
 
 impl Predictor for Mixture {
@@ -293,39 +305,20 @@ impl Predictor for Mixture {
         self.settle();
         let seconds = now as u32;
         let at = self.resources.intern(resource, now);
-        if let Some(known) = self.resources.get_mut(at) {
-            self.trials.hit(known.trial, at, now, self.lead);
-            known.trial = NONE;
-            if known.count > 0 {
-                let interval = (now - known.last) as f32;
-                known.interval = if known.interval > 0.0 {
-                    // In the logarithm, so that one long night does not drown a short rhythm.
-                    known.interval * (interval.max(0.05) / known.interval).powf(0.25)
-                } else {
-                    interval.max(0.05)
-                };
-            }
-            known.last = now;
-            known.count = known.count.saturating_add(1);
-            if known.kept_until <= now {
-                known.kept_until = now + KEPT;
-            }
-        }
+        let new = self.note(at, number(client));
         let burst = self.recent.get_mut(client);
-        if burst.steps().first().is_some_and(|step| now - step.at > f64::from(lags::WINDOW)) {
-            burst.clear();
-        }
+        burst.begin(now, f64::from(lags::WINDOW), new);
         // Whatever was accessed since this resource's last access is followed by it now.
-        for step in burst.steps() {
+        for (place, step) in burst.steps().iter().enumerate() {
             let lag = (now - step.at) as f32;
             if step.resource == at || lag > lags::WINDOW {
                 break;
             }
             let bin = lags::bin(lag);
-            for &context in &step.contexts {
-                if context != NOWHERE {
-                    self.arcs.followed(context, at, bin);
-                }
+            // What lies further back than is ever asked counts for the plain context only.
+            let contexts = if place < ASKED { CONTEXTS } else { 1 };
+            for &context in step.contexts.iter().take(contexts).filter(|&&context| context != NOWHERE) {
+                self.arcs.followed(context, at, bin);
             }
         }
         let mut others = burst.steps().iter().filter(|step| step.resource != at).take(2);
@@ -348,34 +341,36 @@ impl Predictor for Mixture {
             }
         }
         burst.push(Step { resource: at, at: now, contexts });
+        if !new {
+            self.host.accessed(Latest { resource: at, client: number(client), at: now, context: contexts[0] });
+        }
     }
 
     fn predict(&mut self, now: Timestamp, client: ClientKey, out: &mut Vec<Prediction>) {
         out.clear();
-        let now = self.advance(now);
+        self.outlooks.clear();
+        self.advance(now);
         self.settle();
-        self.gather(client);
-        self.mix();
-        self.candidates.sort_unstable_by(|a, b| b.logit.total_cmp(&a.logit).then(a.resource.cmp(&b.resource)));
-        for candidate in self.candidates.iter().take(TRIALS) {
-            let said = Said { state: candidate.state, cold: candidate.cold, logit: candidate.logit };
-            if let Some(resource) = self.resources.get_mut(candidate.resource)
-                && let Some(number) = self.trials.push(now, candidate.resource, resource.trial, said)
-            {
-                resource.trial = number;
-            }
-        }
-        for candidate in self.candidates.iter().take(self.limit) {
-            let probability = self.correct(candidate);
-            if probability < self.floor {
-                continue;
-            }
+        self.judge(client);
+        self.try_out();
+        for judged in &self.judged {
+            let candidate = &self.gathering.candidates[usize::from(judged.place)];
+            let soon = &self.soon[usize::from(candidate.cold)];
+            let probability = f64::from(soon.probability(judged.logits.soon)).clamp(0.0, 1.0);
             let Some(resource) = self.resources.id(candidate.resource) else { continue };
-            let [earliest_in, expected_in, latest_in] =
-                lags::quantiles(&candidate.lags, candidate.elapsed, [0.1, 0.5, 0.9]);
-            out.push(Prediction { resource, probability, earliest_in, expected_in, latest_in });
+            if probability >= self.floor {
+                let [earliest_in, expected_in, latest_in] =
+                    lags::quantiles(&candidate.lags, candidate.elapsed, [0.1, 0.5, 0.9]);
+                out.push(Prediction { resource, probability, earliest_in, expected_in, latest_in });
+            }
+            self.outlooks.push(Outlook { resource, worth: squash(judged.logits.worth) });
         }
         out.sort_by(|a, b| b.probability.total_cmp(&a.probability).then(a.resource.cmp(&b.resource)));
+        out.truncate(self.limit);
+    }
+
+    fn outlooks(&self) -> &[Outlook] {
+        &self.outlooks
     }
 
     fn forget(&mut self, resource: ResourceId) {
@@ -383,13 +378,13 @@ impl Predictor for Mixture {
     }
 
     fn bytes(&self) -> usize {
-        size_of::<Self>()
+        FIXED
             + self.arcs.bytes()
             + self.resources.bytes()
             + self.recent.bytes()
+            + self.habits.bytes()
             + self.trials.bytes()
-            + FIXED
     }
 }
 
-const _: () = assert!(BURST >= ASKED && CANDIDATES < NOBODY as usize);
+const _: () = assert!(BURST >= ASKED);

@@ -5,18 +5,29 @@
 //! the start), or a training phase: the model predicts before it learns, event by event.
 
 mod arcs;
+mod correction;
 mod fake;
+mod features;
+mod gather;
+mod habits;
+mod host;
 mod lags;
 mod mixture;
-mod rates;
+mod network;
 mod recent;
 mod resources;
+mod sequences;
+mod snapshot;
 mod trials;
+mod weights;
 
 use std::net::IpAddr;
 
 pub use fake::Scripted;
+pub use features::{FEATURES, Features};
 pub use mixture::Mixture;
+pub use sequences::Sequences;
+pub use snapshot::SnapshotError;
 
 use crate::model::{Prediction, ResourceId, Timestamp};
 
@@ -33,6 +44,16 @@ impl From<IpAddr> for ClientKey {
     }
 }
 
+/// What it is worth to make a resource ready now.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Outlook {
+    /// What.
+    pub resource: ResourceId,
+    /// The probability that a copy made now is used before it goes cold, given that no better moment to make it comes:
+    /// what a price for making it is held against, 0 to 1.
+    pub worth: f32,
+}
+
 /// An online predictor.
 pub trait Predictor: std::fmt::Debug + Send {
     /// Takes an access in. Time may repeat or run backwards a little; what is older than the last event counts as now.
@@ -41,6 +62,12 @@ pub trait Predictor: std::fmt::Debug + Send {
     /// Replaces `out` with what `client` is expected to access within the horizon, most probable first, given all
     /// that was learnt.
     fn predict(&mut self, now: Timestamp, client: ClientKey, out: &mut Vec<Prediction>);
+
+    /// What making ready is worth now, for the candidates of the last prediction, best first; empty if the predictor
+    /// does not tell it apart from the probability.
+    fn outlooks(&self) -> &[Outlook] {
+        &[]
+    }
 
     /// Forgets a resource, for instance because its name is to be remembered no longer.
     fn forget(&mut self, resource: ResourceId);

@@ -6,6 +6,7 @@
 use super::{
     ClientKey,
     arcs::{Handle, NOWHERE},
+    features::fast_log2,
     resources::Ref,
 };
 
@@ -30,6 +31,14 @@ pub(super) struct Burst {
     client: ClientKey,
     used: bool,
     length: u8,
+    /// Accesses, all of them.
+    pub(super) count: u32,
+    /// Mean logarithm (base 2) of the time between them in seconds.
+    pub(super) pace: f32,
+    /// Share of them to what nobody had accessed before.
+    pub(super) novelty: f32,
+    /// When the last was, in seconds.
+    last: f64,
     steps: [Step; BURST],
 }
 
@@ -38,8 +47,20 @@ impl Burst {
         &self.steps[..usize::from(self.length)]
     }
 
-    pub(super) fn clear(&mut self) {
-        self.length = 0;
+    /// Another access begins, to something new or not: what is more than `window` seconds old no longer belongs to the
+    /// burst.
+    pub(super) fn begin(&mut self, now: f64, window: f64, new: bool) {
+        let gap = now - self.last;
+        if gap > window {
+            self.length = 0;
+        }
+        let weight = (1.0 / (self.count.min(100) as f32 + 1.0)).max(0.04);
+        if self.count > 0 {
+            self.pace += (fast_log2((gap as f32).max(0.001)) - self.pace) * weight;
+        }
+        self.novelty += (f32::from(u8::from(new)) - self.novelty) * weight;
+        self.count = self.count.saturating_add(1);
+        self.last = now;
     }
 
     /// Puts a step first and drops the older one of the same resource.
@@ -70,7 +91,16 @@ impl Recent {
     /// Room for about `count` clients.
     pub(super) fn new(count: usize) -> Self {
         let step = Step { resource: 0, at: 0.0, contexts: [NOWHERE; CONTEXTS] };
-        let empty = Burst { client: ClientKey(0), used: false, length: 0, steps: [step; BURST] };
+        let empty = Burst {
+            client: ClientKey(0),
+            used: false,
+            length: 0,
+            count: 0,
+            pace: 0.0,
+            novelty: 0.5,
+            last: 0.0,
+            steps: [step; BURST],
+        };
         Self { bursts: vec![empty; count.max(WAYS) / WAYS * WAYS] }
     }
 
@@ -84,9 +114,9 @@ impl Recent {
         let first = self.set(client);
         let set = &mut self.bursts[first..first + WAYS];
         let at = set.iter().position(|burst| burst.used && burst.client == client).unwrap_or_else(|| {
-            let last = |burst: &Burst| if burst.used { burst.steps[0].at } else { f64::NEG_INFINITY };
+            let last = |burst: &Burst| if burst.used { burst.last } else { f64::NEG_INFINITY };
             let silent = (0..WAYS).min_by(|&a, &b| last(&set[a]).total_cmp(&last(&set[b]))).unwrap_or(0);
-            (set[silent].client, set[silent].used, set[silent].length) = (client, true, 0);
+            set[silent] = Burst { client, used: true, length: 0, count: 0, pace: 0.0, novelty: 0.5, ..set[silent] };
             silent
         });
         &mut set[at]

@@ -4,13 +4,19 @@
 //! was evicted is found stale. Never here: more entries than set aside. A set of eight places keeps its newcomers in
 //! the place of the one worth least, so resources seen once push out only one another.
 
-use super::trials::NONE;
+use super::{
+    features::{fast_log2, follow},
+    snapshot::{Bytes, Record, Source},
+    trials::NONE,
+};
 use crate::model::ResourceId;
 
 /// A resource's place (low 16 bits and up) and the generation of the place (high bits).
 pub(super) type Ref = u32;
 
 const PLACE_BITS: u32 = 18;
+/// Generations of a place, less one.
+const GENERATIONS: u16 = (1 << (32 - PLACE_BITS)) - 1;
 const WAYS: usize = 8;
 
 /// One resource.
@@ -21,20 +27,159 @@ pub(super) struct Resource {
     pub(super) last: f64,
     /// Until when the copy fetched at a past access would be kept, in seconds: whether it is cold.
     pub(super) kept_until: f64,
-    /// Smoothed time between accesses, in seconds; 0 before the second.
-    pub(super) interval: f32,
     /// The newest trial about it.
     pub(super) trial: u32,
     /// Accesses, up to 65535.
     pub(super) count: u16,
+    /// Its rhythm.
+    pub(super) rhythm: Rhythm,
+    /// How predictions of it turned out.
+    pub(super) ledger: Ledger,
     generation: u16,
     used: bool,
+}
+
+/// When a resource comes: gaps as logarithms (base 2) of seconds.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Rhythm {
+    /// Mean gap of the whole host, and its mean deviation; valid from the second access on.
+    pub(super) pace: f32,
+    pub(super) spread: f32,
+    /// A short and the middling gap of one client, with the number of gaps.
+    pub(super) short: f32,
+    pub(super) middling: f32,
+    pub(super) gaps: u16,
+    /// How often a copy was fetched, and how often it was wanted again within a minute of going cold.
+    pub(super) fetched: u16,
+    pub(super) renewed: u16,
+    /// Mean gap between going cold and the next access.
+    pub(super) cold_pace: f32,
+}
+
+impl Resource {
+    /// It was accessed; `gap` seconds ago by the same client.
+    pub(super) fn accessed(&mut self, now: f64, gap: Option<f32>) {
+        if let Some(gap) = gap {
+            self.rhythm.returned(gap);
+        }
+        if self.count > 0 {
+            let gap = fast_log2(((now - self.last) as f32).max(0.05));
+            follow(&mut self.rhythm.pace, &mut self.rhythm.spread, gap, self.count - 1);
+        }
+        self.last = now;
+        self.count = self.count.saturating_add(1);
+    }
+
+    /// A copy was fetched, to be kept until then.
+    pub(super) fn fetched(&mut self, now: f64, until: f64) {
+        self.rhythm.fetched((now - self.kept_until) as f32);
+        self.kept_until = until;
+    }
+}
+
+impl Rhythm {
+    /// One client came back after `gap` seconds.
+    fn returned(&mut self, gap: f32) {
+        let gap = fast_log2(1.0 + gap);
+        if self.gaps == 0 {
+            (self.short, self.middling) = (gap, gap);
+        }
+        self.gaps = self.gaps.saturating_add(1);
+        // Steps towards the tenth and the fiftieth percentile.
+        let step = 2.0 / (4.0 + f32::from(self.gaps.min(40)));
+        self.short += if gap < self.short { -1.8 * step } else { 0.2 * step };
+        self.middling += if gap < self.middling { -step } else { step };
+    }
+
+    /// It was fetched, `cold` seconds after the last copy had gone cold.
+    fn fetched(&mut self, cold: f32) {
+        if self.fetched > 0 {
+            let gap = fast_log2(cold.clamp(0.1, 1e6));
+            self.cold_pace += (gap - self.cold_pace) * if self.fetched < 3 { 0.5 } else { 0.25 };
+            self.renewed += u16::from(cold <= 60.0);
+        } else {
+            self.cold_pace = 6.0;
+        }
+        if self.fetched >= 1000 {
+            (self.fetched, self.renewed) = (self.fetched / 2, self.renewed / 2);
+        }
+        self.fetched += 1;
+    }
+}
+
+/// How often something was tried, came, and should have come; old times fade.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Ledger {
+    pub(super) tried: f32,
+    pub(super) came: f32,
+    pub(super) hoped: f32,
+}
+
+impl Ledger {
+    /// One more trial; all counts are halved at `limit`.
+    #[inline]
+    pub(super) fn note(&mut self, came: bool, hoped: f32, limit: f32) {
+        if self.tried >= limit {
+            (self.tried, self.came, self.hoped) = (self.tried / 2.0, self.came / 2.0, self.hoped / 2.0);
+        }
+        self.tried += 1.0;
+        self.came += if came { 1.0 } else { 0.0 };
+        self.hoped += hoped;
+    }
+
+    /// How much more, or less, came than should have, as a logarithm.
+    #[inline]
+    pub(super) fn luck(&self) -> f32 {
+        fast_log2((self.came + 0.5) / (self.hoped + 0.5)) * 0.5
+    }
+}
+
+impl Record for Ledger {
+    fn put(&self, to: &mut Bytes<'_>) {
+        to.put(&[self.tried, self.came, self.hoped]);
+    }
+
+    fn take(from: &mut Source<'_>) -> Self {
+        let [tried, came, hoped] = from.take();
+        Self { tried, came, hoped }
+    }
+}
+
+impl Record for Resource {
+    fn put(&self, to: &mut Bytes<'_>) {
+        let rhythm = &self.rhythm;
+        to.put(&self.id.0).put(&[self.last, self.kept_until]).put(&[self.count, self.generation]);
+        to.put(&[rhythm.pace, rhythm.spread, rhythm.short, rhythm.middling, rhythm.cold_pace]);
+        to.put(&[rhythm.gaps, rhythm.fetched, rhythm.renewed]).put(&self.ledger);
+    }
+
+    fn take(from: &mut Source<'_>) -> Self {
+        let (id, [last, kept_until], [count, generation]) = (from.take(), from.take(), from.take());
+        let [pace, spread, short, middling, cold_pace] = from.take();
+        let [gaps, fetched, renewed] = from.take();
+        Self {
+            id: ResourceId(id),
+            last,
+            kept_until,
+            // Trials do not outlive a restart.
+            trial: NONE,
+            count,
+            rhythm: Rhythm { pace, spread, short, middling, gaps, fetched, renewed, cold_pace },
+            ledger: from.take(),
+            generation: generation & GENERATIONS,
+            used: true,
+        }
+    }
+
+    fn is_used(&self) -> bool {
+        self.used
+    }
 }
 
 /// The table.
 #[derive(Debug)]
 pub(super) struct Resources {
-    places: Vec<Resource>,
+    pub(super) places: Vec<Resource>,
 }
 
 impl Resources {
@@ -47,9 +192,10 @@ impl Resources {
             id: ResourceId(0),
             last: 0.0,
             kept_until: 0.0,
-            interval: 0.0,
             trial: NONE,
             count: 0,
+            rhythm: Rhythm::default(),
+            ledger: Ledger::default(),
             generation: 0,
             used: false,
         };
@@ -57,17 +203,20 @@ impl Resources {
     }
 
     /// The resource behind a reference, if it is still there.
+    #[inline]
     pub(super) fn get(&self, at: Ref) -> Option<&Resource> {
         let resource = self.places.get(place(at))?;
         (resource.used && resource.generation == generation(at)).then_some(resource)
     }
 
+    #[inline]
     pub(super) fn get_mut(&mut self, at: Ref) -> Option<&mut Resource> {
         let resource = self.places.get_mut(place(at))?;
         (resource.used && resource.generation == generation(at)).then_some(resource)
     }
 
     /// The ID behind a reference.
+    #[inline]
     pub(super) fn id(&self, at: Ref) -> Option<ResourceId> {
         self.get(at).map(|resource| resource.id)
     }
@@ -95,14 +244,15 @@ impl Resources {
                 a.used.cmp(&b.used).then_with(|| worth(a).partial_cmp(&worth(b)).unwrap_or(std::cmp::Ordering::Equal))
             })
             .unwrap_or(first);
-        let generation = self.places[victim].generation.wrapping_add(1) & ((1 << (32 - PLACE_BITS)) - 1);
+        let generation = self.places[victim].generation.wrapping_add(1) & GENERATIONS;
         self.places[victim] = Resource {
             id,
             last: now,
             kept_until: f64::NEG_INFINITY,
-            interval: 0.0,
             trial: NONE,
             count: 0,
+            rhythm: Rhythm::default(),
+            ledger: Ledger::default(),
             generation,
             used: true,
         };
@@ -132,10 +282,12 @@ impl Resources {
     }
 }
 
+#[inline]
 fn place(at: Ref) -> usize {
     (at & ((1 << PLACE_BITS) - 1)) as usize
 }
 
+#[inline]
 fn generation(at: Ref) -> u16 {
     (at >> PLACE_BITS) as u16
 }

@@ -57,6 +57,25 @@ fn what_repeats_is_foreseen_with_its_time() {
 }
 
 #[test]
+fn what_comes_too_soon_is_probable_but_not_worth_a_copy() {
+    let mut model = model(2);
+    let mut now = 0;
+    for _ in 0..40 {
+        for (resource, lag) in [(100, 0), (101, 5), (102, 800)] {
+            model.learn(at(now + lag), CLIENT, id(resource));
+            model.predict(at(now + lag), CLIENT, &mut Vec::new());
+        }
+        now += 120_000;
+    }
+    model.learn(at(now), CLIENT, id(100));
+    let out = predict(&mut model, now);
+    let probability = |n| out.iter().find(|p| p.resource == id(n)).map_or(0.0, |p| p.probability);
+    let worth = |n| model.outlooks().iter().find(|o| o.resource == id(n)).map_or(0.0, |o| o.worth);
+    assert!(probability(101) > 0.8 && probability(102) > 0.8, "{out:?}");
+    assert!(worth(102) > 0.5 && worth(101) < worth(102) / 2.0, "{:?}", model.outlooks());
+}
+
+#[test]
 fn once_is_not_a_habit() {
     let mut model = model(2);
     let now = visits(&mut model, 0, 1, 100);
@@ -179,6 +198,8 @@ proptest! {
                 prop_assert!(p.latest_in <= Duration::from_secs(61));
             }
             prop_assert!(out.is_sorted_by(|a, b| a.probability >= b.probability));
+            prop_assert!(model.outlooks().iter().all(|outlook| (0.0..=1.0).contains(&outlook.worth)));
+            prop_assert!(model.outlooks().is_sorted_by(|a, b| a.worth >= b.worth));
         }
         prop_assert_eq!(model.bytes(), bytes);
     }

@@ -17,16 +17,16 @@ pub(super) struct Trial<S> {
     pub(super) resource: Ref,
     /// The trial before this one about the same resource.
     before: u32,
-    /// Whether the first access after it made it come true.
-    truth: Option<bool>,
+    /// Seconds to the first access after it, if there was one.
+    lag: Option<f32>,
     /// What the experts said.
     pub(super) said: S,
 }
 
 impl<S> Trial<S> {
-    /// Whether it came true.
-    pub(super) fn hit(&self) -> bool {
-        self.truth == Some(true)
+    /// Whether it was accessed `from` to `to` seconds later.
+    pub(super) fn came(&self, from: f32, to: f32) -> bool {
+        self.lag.is_some_and(|lag| (from..=to).contains(&lag))
     }
 }
 
@@ -55,7 +55,7 @@ impl<S: Copy> Trials<S> {
             return None;
         }
         let number = self.next;
-        let trial = Trial { at, resource, before, truth: None, said };
+        let trial = Trial { at, resource, before, lag: None, said };
         let place = self.place(number);
         if place < self.ring.len() {
             self.ring[place] = trial;
@@ -66,17 +66,16 @@ impl<S: Copy> Trials<S> {
         Some(number)
     }
 
-    /// The resource was accessed: its trials, from the newest numbered `from` back, came true if they were made at least
-    /// `lead` seconds before.
-    pub(super) fn hit(&mut self, from: u32, resource: Ref, now: f64, lead: f64) {
+    /// The resource was accessed: that is the truth of its trials, from the newest numbered `from` back.
+    pub(super) fn hit(&mut self, from: u32, resource: Ref, now: f64) {
         let mut number = from;
         while number != NONE && self.holds(number) {
             let place = self.place(number);
             let trial = &mut self.ring[place];
-            if trial.resource != resource || trial.truth.is_some() {
+            if trial.resource != resource || trial.lag.is_some() {
                 break;
             }
-            trial.truth = Some(now - trial.at >= lead);
+            trial.lag = Some((now - trial.at) as f32);
             number = trial.before;
         }
     }
@@ -117,10 +116,10 @@ mod tests {
         let first = trials.push(0.0, 1, NONE, ()).unwrap();
         let second = trials.push(0.5, 1, first, ()).unwrap();
         trials.push(0.6, 2, NONE, ()).unwrap();
-        trials.hit(second, 1, 0.51, 0.02);
+        trials.hit(second, 1, 0.51);
         assert!(trials.pop(0.0).is_none());
         let truths: Vec<_> =
-            std::iter::from_fn(|| trials.pop(1.0)).map(|trial| (trial.resource, trial.hit())).collect();
+            std::iter::from_fn(|| trials.pop(1.0)).map(|trial| (trial.resource, trial.came(0.02, 10.0))).collect();
         assert_eq!(truths, [(1, true), (1, false), (2, false)], "the second came too late to help");
         for n in 0..1000 {
             trials.push(f64::from(n), 3, NONE, ());

@@ -40,6 +40,8 @@ struct Arguments {
     /// Instead of measuring: so many requests to origins of every kind, cold and over each way (handover)
     #[arg(long, value_name = "N", num_args = 0..=1, default_missing_value = "1000", conflicts_with = "integrity")]
     behaviours: Option<u32>,
+    #[command(flatten)]
+    predict: bench::predict::Flags,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -50,11 +52,13 @@ enum Name {
     Handover,
     /// Events a second from ring to intent, the latency between them, and what an idle daemon costs
     Pipeline,
+    /// What the predictor would have made ready on recorded accesses, and what it says of sequences
+    Predict,
 }
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    if !nix::unistd::geteuid().is_root() {
+    if arguments.name != Name::Predict && !nix::unistd::geteuid().is_root() {
         complain("error: loading kernel programs needs root\nhint: sudo, or run it as root in a container");
         return ExitCode::from(77);
     }
@@ -73,6 +77,7 @@ fn run(arguments: &Arguments) -> Result<ExitCode> {
         Name::Xdp => ("xdp", bench::xdp::run()?),
         Name::Handover => ("handover", handover(arguments)?),
         Name::Pipeline => ("pipeline", pipeline()?),
+        Name::Predict => ("predict", arguments.predict.run()?),
     };
     let mut report = Report::new(name);
     report.results = rows;
