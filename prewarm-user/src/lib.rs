@@ -9,6 +9,7 @@ pub mod cli;
 pub mod client;
 pub mod config;
 pub mod control;
+pub mod decide;
 pub mod handover;
 pub mod history;
 pub mod kernel;

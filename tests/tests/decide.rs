@@ -7,8 +7,8 @@ use std::{
 
 use prewarm_tests::bench::pipeline::{drive, visits};
 use prewarm_user::{
-    app::{Decider, Decisions},
     config::{HistorySettings, PolicySettings, PredictSettings},
+    decide::{Decider, Decisions},
     model::{
         Action, ActionKind, Direction, Intent, Name, Observation, Outcome, Prediction, ResourceId, Seen, Timestamp,
         Verdict,

@@ -7,12 +7,13 @@ use std::{
 };
 
 /// The rows, top first: a part may import what stands in a row above its own.
-const ROWS: [&[&str]; 10] = [
+const ROWS: [&[&str]; 11] = [
     &["model"],
     &["telemetry"],
     &["config"],
     &["kernel", "observe", "profile"],
     &["history", "predict", "forecast", "policy"],
+    &["decide"],
     &["resolve", "lease", "handover", "cache", "hint", "slice", "shard", "fleet"],
     &["cluster", "allocate"],
     &["control"],

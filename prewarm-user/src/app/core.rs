@@ -14,14 +14,11 @@ use tokio::{
     time::sleep_until,
 };
 
-use super::{
-    act::Errand,
-    decide::{Decider, Decisions},
-    uses::Uses,
-};
+use super::{act::Errand, uses::Uses};
 use crate::{
     config::Config,
     control::{AttachmentView, NameView, OriginView, PredictionView},
+    decide::{self, Decider, Decisions},
     history::{self, Learned},
     kernel::{Counters, Counts, EventSource, KernelError, Known, Programs, RingSource},
     model::{Action, ActionKind, Observation, Outcome, Phase, Seen, Timestamp, Verdict},
@@ -65,7 +62,7 @@ pub(super) struct Numbers {
     pub(super) bytes: u64,
     pub(super) overflow: u64,
     pub(super) garbled: u64,
-    pub(super) decider: super::DeciderCounters,
+    pub(super) decider: decide::Counters,
 }
 
 /// Why the task woke.

@@ -20,7 +20,6 @@ use tokio::{
 use super::{
     act::Actor,
     core::{Core, Question},
-    decide::Decider,
     explain::explain,
     handle::Daemon,
     keep, key,
@@ -35,6 +34,7 @@ use crate::{
     cli::RunArguments,
     config::Config,
     control,
+    decide::Decider,
     handover::{Reports, peer::Rule, relay::Pipes},
     kernel::{self, KernelError, Key, Programs},
     lease::{Dialer, Guard, Pool, TcpDialer},

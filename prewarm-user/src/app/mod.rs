@@ -5,7 +5,6 @@
 mod act;
 mod core;
 mod daemon;
-mod decide;
 mod explain;
 mod handle;
 mod keep;
@@ -20,4 +19,3 @@ mod warm;
 mod ways;
 
 pub use daemon::run;
-pub use decide::{Counters as DeciderCounters, Decider, Decisions};

@@ -9,8 +9,8 @@ use std::{
 };
 
 use prewarm_user::{
-    app::{Decider, Decisions},
     config::{HistorySettings, PolicySettings, PredictSettings},
+    decide::{Decider, Decisions},
     model::{Direction, Name, Observation, Outcome, ResourceId, Seen, Timestamp, Verdict},
 };
 

@@ -3,8 +3,8 @@
 use std::{net::IpAddr, time::Duration};
 
 use prewarm_user::{
-    app::{Decider, Decisions},
     config::Config,
+    decide::{Decider, Decisions},
     model::{Direction, Name, Observation, ResourceId, Seen, Timestamp},
 };
 
