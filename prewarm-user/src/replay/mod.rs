@@ -4,7 +4,17 @@
 //! the predictor shares. Never here: a decision (those are `decide`'s, the same that the daemon runs), a socket, a clock.
 
 pub mod baselines;
+mod leases;
 pub mod metric;
+mod names;
+mod player;
+pub mod report;
+mod rows;
+mod tally;
+
+pub use player::{Accessed, Assumed, Player};
+pub use rows::rows;
+pub use tally::{Leases, LookUps, Share, Tally, Traffic, Waited};
 
 /// One access of a trace.
 #[derive(Clone, Copy, Debug)]
