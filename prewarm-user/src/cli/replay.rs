@@ -126,13 +126,7 @@ impl ReplayArguments {
         }
     }
 
-    fn play(
-        &self,
-        config: &Config,
-        merged: &mut Merged,
-        read: &AtomicU64,
-        size: u64,
-    ) -> anyhow::Result<Played> {
+    fn play(&self, config: &Config, merged: &mut Merged, read: &AtomicU64, size: u64) -> anyhow::Result<Played> {
         // Shows itself on a terminal alone.
         let bar = ProgressBar::with_draw_target(Some(size), ProgressDrawTarget::stderr());
         let style = ProgressStyle::with_template("{bar:30} {bytes} of {total_bytes}, {msg}, {eta} left");
@@ -230,7 +224,12 @@ impl ReplayArguments {
             say(&names(&best));
         }
         let rate = played.events as f64 / played.took.as_secs_f64().max(1e-9);
-        text.push_str(&format!("\n{} events in {}, {} a second", number(played.events), span(played.took), number(rate as u64)));
+        text.push_str(&format!(
+            "\n{} events in {}, {} a second",
+            number(played.events),
+            span(played.took),
+            number(rate as u64)
+        ));
         text
     }
 }
@@ -294,7 +293,9 @@ const fn format_name(format: Format) -> &'static str {
     match format {
         Format::Trace => "trace",
         Format::Zeek => "Zeek",
+        Format::Pcap => "capture",
         Format::Har => "HAR",
+        Format::Dnstap => "dnstap",
     }
 }
 

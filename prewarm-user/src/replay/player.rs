@@ -28,6 +28,9 @@ use crate::{
 
 /// Types of questions whose answers are connected to: A, CNAME, AAAA, SVCB, HTTPS, ANY.
 const HOSTS: [u16; 6] = [1, 5, 28, 64, 65, 255];
+/// Response codes (RFC 1035, 4.1.1).
+const NOERROR: u8 = 0;
+const NXDOMAIN: u8 = 3;
 /// An answer that takes longer is another question's.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// A connection belongs to a question of so long ago at most (as in the history).
@@ -391,7 +394,7 @@ impl Player {
         let key = (client, resource);
         if let Some(mut waiting) = self.waiting.remove(&key) {
             let took = Some(at.since(waiting.at)).filter(|took| !took.is_zero());
-            let told = (rcode == 0 && !addresses.is_empty() && shows.ttls).then_some(*ttl);
+            let told = (rcode == NOERROR && !addresses.is_empty() && shows.ttls).then_some(*ttl);
             // The first answer ends the wait; a further one, of the other family, may have the TTL.
             let first = !waiting.settled;
             if first || told.is_some() {
@@ -405,23 +408,19 @@ impl Player {
             return;
         }
         *ttl = self.names.kept_until(resource).since(at);
-        self.observe(&observation);
+        // From a server that failed nothing is learnt, as the kernel programs don't tell of one.
+        if matches!(rcode, NOERROR | NXDOMAIN) {
+            self.observe(&observation);
+        }
     }
 
     /// An answer that the recording doesn't show.
-    fn made_up(
-        &self,
-        at: Timestamp,
-        client: IpAddr,
-        resource: ResourceId,
-        name: &Name,
-        ttl: Duration,
-    ) -> Observation {
+    fn made_up(&self, at: Timestamp, client: IpAddr, resource: ResourceId, name: &Name, ttl: Duration) -> Observation {
         let known = self.decider.history().get(resource).map(|known| known.addresses.clone());
         let addresses = self.addresses.get(&resource).cloned().or(known).filter(|known| !known.is_empty());
         // An address of its own for each name, among those that anybody may connect to.
-        let addresses = addresses
-            .unwrap_or_else(|| vec![IpAddr::V6(Ipv6Addr::from_bits(0x2a10 << 112 | u128::from(resource.0)))]);
+        let addresses =
+            addresses.unwrap_or_else(|| vec![IpAddr::V6(Ipv6Addr::from_bits(0x2a10 << 112 | u128::from(resource.0)))]);
         let name = Some(name.clone());
         let seen = Seen::Answer { resource, name, qtype: 1, rcode: 0, ttl, addresses, service_binding: false };
         Observation { at, client, seen }
@@ -531,13 +530,8 @@ impl Player {
         if let Action::Lease { origin } = &intent.action {
             let address = self.decider.history().get(resource).and_then(|known| known.addresses.first().copied());
             let Some(address) = address else {
-                let outcome = Outcome {
-                    intent: intent.id,
-                    resource,
-                    kind: ActionKind::Lease,
-                    at,
-                    verdict: Verdict::Failed,
-                };
+                let outcome =
+                    Outcome { intent: intent.id, resource, kind: ActionKind::Lease, at, verdict: Verdict::Failed };
                 self.decider.outcome(&outcome);
                 return;
             };

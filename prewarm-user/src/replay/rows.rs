@@ -1,9 +1,6 @@
 //! A tally as rows of the JSON form, each figure of the world with prewarm beside that of the world without.
 
-use super::{
-    report::Row,
-    tally::Tally,
-};
+use super::{report::Row, tally::Tally};
 
 /// The rows of a replay of this name.
 #[must_use]

@@ -146,7 +146,8 @@ fn observations(
     }
     if let (Some(connect), Some(address)) = (connect, address) {
         // The time of TLS is part of it.
-        let round_trip = connect.checked_sub(span(entry.timings.ssl).unwrap_or_default()).filter(|rest| !rest.is_zero());
+        let round_trip =
+            connect.checked_sub(span(entry.timings.ssl).unwrap_or_default()).filter(|rest| !rest.is_zero());
         let connection = Connection {
             socket: number,
             namespace: 0,

@@ -13,6 +13,7 @@ use std::{
 use flate2::bufread::MultiGzDecoder;
 
 use super::{Format, RecordingError};
+use crate::observe::dnstap::CONTENT_TYPE;
 
 /// Bytes looked at to tell the format.
 const HEAD: usize = 4096;
@@ -96,6 +97,18 @@ impl Input {
 
 /// The format of what begins so; else what it looks like, nothing for blank.
 fn seen(head: &[u8]) -> Result<Format, &'static str> {
+    const CAPTURES: [[u8; 4]; 3] = [[0xd4, 0xc3, 0xb2, 0xa1], [0x4d, 0x3c, 0xb2, 0xa1], [0x34, 0xcd, 0xb2, 0xa1]];
+    if let Some(&magic) = head.first_chunk::<4>() {
+        let mut turned = magic;
+        turned.reverse();
+        if magic == [0x0a, 0x0d, 0x0d, 0x0a] || CAPTURES.contains(&magic) || CAPTURES.contains(&turned) {
+            return Ok(Format::Pcap);
+        }
+        // A control frame: an escape, its length, its type, and in it what the frames hold.
+        if magic == [0; 4] && head.windows(CONTENT_TYPE.len()).any(|window| window == CONTENT_TYPE) {
+            return Ok(Format::Dnstap);
+        }
+    }
     let head = head.strip_prefix(b"\xef\xbb\xbf").unwrap_or(head).trim_ascii_start();
     if head.is_empty() {
         return Err("");

@@ -15,12 +15,18 @@ pub enum Reason {
     OtherPort,
     /// Another class than IN.
     OtherClass,
-    /// A part of a packet.
-    Fragment,
+    /// A part of a packet, or a DNS message in several segments.
+    Part,
+    /// A server's own question for its client, or the answer to it.
+    Upstream,
+    /// A message of a kind that no client has part in.
+    OtherMessage,
     /// A request over a connection that was open.
     OpenConnection,
     /// An interface that has no IP packets.
     LinkType,
+    /// The end of the file, where it breaks off.
+    Cut,
     /// So late that it could not be put in order; taken for a little later.
     OutOfOrder,
 }
@@ -35,9 +41,12 @@ impl Reason {
             Self::NoName => "without a host name",
             Self::OtherPort => "not to port 53",
             Self::OtherClass => "of another class than IN",
-            Self::Fragment => "parts of packets",
+            Self::Part => "in parts",
+            Self::Upstream => "of a server for its clients",
+            Self::OtherMessage => "of a kind that no client has part in",
             Self::OpenConnection => "over a connection that was open",
             Self::LinkType => "of a link type without IP",
+            Self::Cut => "cut off at the end",
             Self::OutOfOrder => "too far out of order",
         }
     }

@@ -3,11 +3,7 @@
 //! Logs are written when something is over, but their times say when it began, so lines come a little out of order: they
 //! are sorted within a window, and what comes later than that is counted and moved.
 
-use std::{
-    cmp::Reverse,
-    collections::BinaryHeap,
-    time::Duration,
-};
+use std::{cmp::Reverse, collections::BinaryHeap, time::Duration};
 
 use super::{Reason, Recording, RecordingError, Shows};
 use crate::model::{Observation, Timestamp};
@@ -116,7 +112,8 @@ impl Merged {
         for source in &mut self.sources {
             source.fill()?;
         }
-        let next = self.sources.iter_mut().filter(|source| source.next_at().is_some()).min_by_key(|source| source.next_at());
+        let next =
+            self.sources.iter_mut().filter(|source| source.next_at().is_some()).min_by_key(|source| source.next_at());
         let Some((source, Reverse(waiting))) =
             next.and_then(|source| source.waiting.pop().map(|waiting| (source, waiting)))
         else {

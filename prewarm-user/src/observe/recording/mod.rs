@@ -4,11 +4,14 @@
 //! nearly in order, and what was left out and why. Never here: a whole file in memory (but a HAR, which is one JSON
 //! value), or an end at a line that makes no sense: it is counted.
 
+mod dnstap;
+mod flows;
 mod har;
 mod input;
 mod left_out;
 mod lines;
 mod merged;
+mod packets;
 mod trace;
 mod words;
 mod zeek;
@@ -23,7 +26,7 @@ pub use left_out::{LeftOut, Reason};
 pub use merged::Merged;
 pub use words::url;
 
-use self::{har::Har, input::Input, lines::Lines, trace::Trace, zeek::Zeek};
+use self::{dnstap::Dnstap, har::Har, input::Input, lines::Lines, packets::Packets, trace::Trace, zeek::Zeek};
 use crate::{kernel::Key, model::Observation};
 
 /// The formats of recordings.
@@ -33,8 +36,12 @@ pub enum Format {
     Trace,
     /// Zeek's dns.log or ssl.log, as columns or as JSON lines.
     Zeek,
+    /// Packets, as pcap or pcapng.
+    Pcap,
     /// HTTP archive 1.2, as browsers export it.
     Har,
+    /// dnstap frame streams, as DNS servers write them.
+    Dnstap,
 }
 
 /// What recordings of a kind show; what they don't is made up where it is needed.
@@ -115,12 +122,7 @@ impl Recording {
     ///
     /// # Errors
     /// When the file can't be read, is empty, or is of no known format.
-    pub fn open(
-        path: &Path,
-        format: Option<Format>,
-        key: &Key,
-        read: &Arc<AtomicU64>,
-    ) -> Result<Self, RecordingError> {
+    pub fn open(path: &Path, format: Option<Format>, key: &Key, read: &Arc<AtomicU64>) -> Result<Self, RecordingError> {
         let input = Input::open(path, Arc::clone(read))?;
         let format = match format {
             Some(format) => format,
@@ -129,6 +131,8 @@ impl Recording {
         let reader: Box<dyn Reader> = match format {
             Format::Trace => Box::new(Trace::new(Lines::new(input), key.clone())),
             Format::Zeek => Box::new(Zeek::new(Lines::new(input), key.clone())?),
+            Format::Pcap => Box::new(Packets::new(input, key.clone())?),
+            Format::Dnstap => Box::new(Dnstap::new(input, key.clone())),
             Format::Har => Box::new(Har::read(input, key)?),
         };
         Ok(Self { path: path.to_owned(), format, reader })

@@ -56,7 +56,9 @@ impl Columns {
         }
         let mut words = line.split(|byte| *byte == self.separator);
         match words.next() {
-            Some(b"#set_separator") => self.set_separator = words.next().and_then(<[u8]>::first).copied().unwrap_or(b','),
+            Some(b"#set_separator") => {
+                self.set_separator = words.next().and_then(<[u8]>::first).copied().unwrap_or(b',')
+            }
             Some(b"#empty_field") => self.empty = words.next().unwrap_or_default().to_vec(),
             Some(b"#unset_field") => self.unset = words.next().unwrap_or_default().to_vec(),
             Some(b"#fields") => {
@@ -100,7 +102,9 @@ impl Columns {
             Field::Type => fields.qtype = Some(number(value).ok_or(broken)?),
             // Extended codes don't fit into a header's four bits; they say as little as any failure.
             Field::Code => fields.rcode = Some(number::<u16>(value).ok_or(broken)?.try_into().unwrap_or(u8::MAX)),
-            Field::Answers => fields.addresses = self.items(value).filter_map(|item| number(&unescaped(item))).collect(),
+            Field::Answers => {
+                fields.addresses = self.items(value).filter_map(|item| number(&unescaped(item))).collect()
+            }
             Field::Ttls => fields.ttl = least(self.items(value).map(words::span)),
             Field::ServerName => fields.server_name = Some(unescaped(value).into_owned()),
         }
