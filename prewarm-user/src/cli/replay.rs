@@ -21,7 +21,11 @@ use crate::{
     config::{Config, load},
     kernel::Key,
     observe::recording::{Format, Merged, Recording, url},
-    replay::{Assumed, Player, Share, Tally, report::Report, rows},
+    replay::{
+        Assumed, Curved, Curves, Player, Share, Tally,
+        report::{Report, Row},
+        rows, svg,
+    },
 };
 
 /// Says what prewarm would have saved on recorded traffic.
@@ -53,6 +57,10 @@ pub struct ReplayArguments {
     /// Names listed at most, by the time saved.
     #[arg(long, value_name = "N", default_value_t = 10)]
     top: usize,
+    /// Draws coverage against cost, prewarm's predictor beside simple ones, and a reliability diagram; takes several
+    /// times as long.
+    #[arg(long, value_name = "FILE.svg")]
+    plot: Option<PathBuf>,
     /// One JSON object instead of a table.
     #[arg(long)]
     json: bool,
@@ -63,6 +71,7 @@ pub struct ReplayArguments {
 const EXAMPLES: &str = "Examples:
   prewarm replay capture.pcap
   prewarm replay dns.log.gz ssl.log.gz
+  prewarm replay dns.log --plot coverage.svg
   prewarm replay trace.tsv --port 443 --rtt 40 --set policy.waste_budget=1.0
 
 Exit codes: 0 fine, 1 no access was found, 2 bad input or usage.";
@@ -79,6 +88,7 @@ fn millis(text: &str) -> Result<Duration, String> {
 /// What a replay came to.
 struct Played {
     tally: Tally,
+    curved: Option<Curved>,
     began: Option<Duration>,
     events: u64,
     took: Duration,
@@ -103,6 +113,7 @@ impl ReplayArguments {
         let mut merged = Merged::new(recordings);
         let played = self.play(&config, &mut merged, &read, size)?;
         self.notes(&merged)?;
+        self.draw(&played)?;
         let Tally { accesses, .. } = played.tally;
         if self.json {
             output::json(&self.report(&played))?;
@@ -133,9 +144,13 @@ impl ReplayArguments {
         bar.set_style(style.context("the progress bar")?);
         let started = Instant::now();
         let mut player = Player::new(config, self.assumed(config));
+        let mut curves = self.plot.as_ref().map(|_| Curves::new(&config.predict, self.ttl as f64));
         let mut events = 0;
         while let Some((observation, shows)) = merged.next_observation()? {
-            player.play(observation, shows);
+            let accessed = player.play(observation, shows);
+            if let (Some(curves), Some(accessed)) = (&mut curves, accessed) {
+                curves.access(accessed);
+            }
             events += 1;
             if events % 4096 == 0 {
                 bar.set_position(read.load(Ordering::Relaxed));
@@ -143,7 +158,8 @@ impl ReplayArguments {
             }
         }
         bar.finish_and_clear();
-        Ok(Played { tally: player.finish(), began: merged.began(), events, took: started.elapsed() })
+        let curved = curves.map(Curves::finish);
+        Ok(Played { tally: player.finish(), curved, began: merged.began(), events, took: started.elapsed() })
     }
 
     /// Tells what was left out.
@@ -158,12 +174,20 @@ impl ReplayArguments {
         Ok(())
     }
 
+    /// Draws the plot, if one is asked for.
+    fn draw(&self, played: &Played) -> anyhow::Result<()> {
+        let (Some(path), Some(curved)) = (&self.plot, &played.curved) else { return Ok(()) };
+        std::fs::write(path, svg(&case(&self.files), curved)?)
+            .with_context(|| format!("{}: could not write the plot", path.display()))
+    }
+
     fn report(&self, played: &Played) -> Report {
         let mut report = Report::new("replay");
         let case = case(&self.files);
         report.results = rows(&case, &played.tally);
+        report.results.extend(played.curved.iter().flat_map(|curved| curved.rows(&case)));
         let rate = played.events as f64 / played.took.as_secs_f64().max(1e-9);
-        report.results.push(crate::replay::report::Row::new(&case, "prewarm", "events_per_second", rate, "1/s"));
+        report.results.push(Row::new(&case, "prewarm", "events_per_second", rate, "1/s"));
         report
     }
 
