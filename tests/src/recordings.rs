@@ -189,7 +189,8 @@ pub fn pcap(look_ups: &[LookUp], connections: &[Connection]) -> Vec<u8> {
         }
     }
     packets.sort_by_key(|(at, _)| *at);
-    let mut bytes: Vec<u8> = [0xa1b2_c3d4, 0x0004_0002, 0, 0, 65535, 1].iter().flat_map(|n: &u32| n.to_le_bytes()).collect();
+    let mut bytes: Vec<u8> =
+        [0xa1b2_c3d4, 0x0004_0002, 0, 0, 65535, 1].iter().flat_map(|n: &u32| n.to_le_bytes()).collect();
     for (at, frame) in packets {
         let length = frame.len() as u32;
         let head = [at.as_secs() as u32, at.subsec_micros(), length, length];

@@ -130,12 +130,7 @@ impl Recording {
     ///
     /// # Errors
     /// When they are empty or of no known format.
-    pub fn of_bytes(
-        path: &Path,
-        bytes: Vec<u8>,
-        format: Option<Format>,
-        key: &Key,
-    ) -> Result<Self, RecordingError> {
+    pub fn of_bytes(path: &Path, bytes: Vec<u8>, format: Option<Format>, key: &Key) -> Result<Self, RecordingError> {
         Self::of(Input::from_read(path, Box::new(io::Cursor::new(bytes)))?, format, key)
     }
 
