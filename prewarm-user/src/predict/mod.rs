@@ -6,6 +6,7 @@
 
 mod arcs;
 mod correction;
+mod explain;
 mod fake;
 mod features;
 mod gather;
@@ -23,6 +24,7 @@ mod weights;
 
 use std::net::IpAddr;
 
+pub use explain::{Effect, Explanation, Heard, Order, Reason, Rhythm, Vote};
 pub use fake::Scripted;
 pub use features::{FEATURES, Features};
 pub use mixture::Mixture;
@@ -67,6 +69,19 @@ pub trait Predictor: std::fmt::Debug + Send {
     /// does not tell it apart from the probability.
     fn outlooks(&self) -> &[Outlook] {
         &[]
+    }
+
+    /// Why it says what it says of this client's next accesses, best worth first: after the latest access, or with
+    /// `last` of two and more as if that many less one had not been yet. With `resource`, of this one only, be it a
+    /// candidate or not. Changes nothing; empty if the predictor can't tell.
+    fn explain(
+        &mut self,
+        _now: Timestamp,
+        _client: ClientKey,
+        _last: Option<usize>,
+        _resource: Option<ResourceId>,
+    ) -> Explanation {
+        Explanation::default()
     }
 
     /// Forgets a resource, for instance because its name is to be remembered no longer.
