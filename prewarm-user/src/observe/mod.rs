@@ -1,8 +1,11 @@
 //! Observations and frames from other places than the kernel.
 //!
-//! Comes in: files. Goes out: frames with their number, time and link type. Never here: what is in a frame.
+//! Comes in: files; bytes that a DNS server writes. Goes out: frames with their number, time and link type; what DNS
+//! messages ask and answer. Never here: what is in a frame (the kernel programs read that), or what it means.
 
 mod blocks;
 mod capture;
+pub mod dnstap;
+pub mod message;
 
 pub use capture::{Capture, CaptureError, ETHERNET, Frame};

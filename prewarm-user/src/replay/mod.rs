@@ -1,0 +1,21 @@
+//! What prewarm would have done on recorded traffic.
+//!
+//! Comes in: recordings. Goes out: what would have been saved, and at which cost; the replay metric that the bench of
+//! the predictor shares. Never here: a decision (those are `decide`'s, the same that the daemon runs), a socket, a clock.
+
+pub mod baselines;
+pub mod metric;
+
+/// One access of a trace.
+#[derive(Clone, Copy, Debug)]
+pub struct Event {
+    /// Seconds.
+    pub at: f64,
+    /// The client's number.
+    pub client: u32,
+    /// The resource's number, dense.
+    pub resource: u32,
+}
+
+/// What a model says after each event: names with scores, best first.
+pub type Said = Vec<Vec<(u32, f32)>>;
