@@ -14,13 +14,17 @@ use tokio::{
     time::sleep_until,
 };
 
-use super::{act::Errand, uses::Uses};
+use super::{
+    act::Errand,
+    memory::{Names, State},
+    uses::Uses,
+};
 use crate::{
     config::Config,
     control::{AttachmentView, NameView, OriginView, PredictionView},
     decide::{self, Decider, Decisions},
     history::{self, Learned},
-    kernel::{Counters, Counts, EventSource, KernelError, Known, Programs, RingSource},
+    kernel::{Counters, Counts, EventSource, KernelError, Key, Known, Programs, RingSource},
     model::{Action, ActionKind, Observation, Outcome, Phase, Seen, Timestamp, Verdict},
     policy,
     telemetry::{Clock, Latency},
@@ -44,6 +48,8 @@ pub(super) enum Question {
     Attach(String, oneshot::Sender<Result<String, String>>),
     /// Detach from one.
     Detach(String, oneshot::Sender<Result<String, String>>),
+    /// What was learnt, to be written down.
+    State(oneshot::Sender<State>),
     /// Take these settings.
     Settings(Box<Config>),
 }
@@ -88,6 +94,9 @@ pub(super) struct Core {
     pub(super) observations: mpsc::Receiver<Observation>,
     pub(super) questions: mpsc::Receiver<Question>,
     pub(super) own: Vec<IpNet>,
+    pub(super) key: Key,
+    /// The names of the last life.
+    pub(super) remembered: Names,
     pub(super) guard: Arc<RwLock<policy::Guard>>,
     pub(super) ring_to_intent: Arc<Latency>,
     pub(super) saved: Arc<Latency>,
@@ -102,6 +111,9 @@ impl Core {
         let mut decisions = Decisions::default();
         let mut overflow = 0;
         let mut aged = self.clock.now();
+        let Names { names, away } = std::mem::take(&mut self.remembered);
+        self.decider.recollect(aged, away, names, |name| self.key.resource_id(name), &mut decisions);
+        self.hand_on(&mut decisions, &mut overflow);
         let result = loop {
             let now = self.clock.now();
             let ageing = aged + AGEING;
@@ -206,6 +218,7 @@ impl Core {
             Question::Predictions(limit, to) => drop(to.send(self.predictions(limit))),
             Question::Attach(interface, to) => drop(to.send(self.attach(&interface))),
             Question::Detach(interface, to) => drop(to.send(self.detach(&interface))),
+            Question::State(to) => drop(to.send(self.state())),
             Question::Settings(config) => self.set(&config),
         }
     }
@@ -241,6 +254,16 @@ impl Core {
             garbled: self.source.garbled(),
             decider: self.decider.counters(),
         }
+    }
+
+    /// What was learnt. The tables are copied here, which takes some milliseconds, and written elsewhere.
+    fn state(&self) -> State {
+        let mut predictor = Vec::new();
+        if let Err(error) = self.decider.save_predictor(&mut predictor) {
+            tracing::warn!(%error, "what the predictor learnt is not written");
+            predictor.clear();
+        }
+        State { predictor, names: self.decider.history().remember(self.clock.now()) }
     }
 
     fn names(&self, limit: usize) -> Vec<NameView> {

@@ -9,6 +9,7 @@ mod explain;
 mod handle;
 mod keep;
 mod key;
+mod memory;
 mod numbers;
 mod proxies;
 mod redirect;

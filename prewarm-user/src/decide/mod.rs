@@ -4,14 +4,14 @@
 //! the known names, and outcomes that only the questions on the wire could tell of. Never here: a clock, a socket, a
 //! task, or anything that waits.
 
-use std::time::Duration;
+use std::{io, time::Duration};
 
 use ipnet::IpNet;
 
 use crate::{
     config::{HistorySettings, PolicySettings, PredictSettings},
-    history::{Access, History, Learned},
-    model::{Connection, Intent, Observation, Origin, Outcome, Phase, Prediction, ResourceId, Seen, Timestamp},
+    history::{Access, History, Learned, RememberedName},
+    model::{Connection, Intent, Name, Observation, Origin, Outcome, Phase, Prediction, ResourceId, Seen, Timestamp},
     policy::{Known, Policy, Refusal},
     predict::{ClientKey, Mixture, Predictor},
 };
@@ -187,6 +187,26 @@ impl Decider {
         self.policy.measured(now, resource, port, round_trip);
     }
 
+    /// Writes what the predictor learnt.
+    ///
+    /// # Errors
+    /// When `to` does not take it.
+    pub fn save_predictor(&self, to: &mut dyn io::Write) -> io::Result<()> {
+        self.predictor.save(to)
+    }
+
+    /// Takes in the names that were known `away` ago, before a restart; `identify` gives a name its ID.
+    pub fn recollect(
+        &mut self,
+        now: Timestamp,
+        away: Duration,
+        names: Vec<RememberedName>,
+        identify: impl Fn(&Name) -> ResourceId,
+        decisions: &mut Decisions,
+    ) {
+        self.history.recollect(now, away, names, identify, &mut decisions.learned);
+    }
+
     /// Lets time pass: what is due goes out, what is too old goes away.
     pub fn tick(&mut self, now: Timestamp, decisions: &mut Decisions) {
         let changes = decisions.learned.len();
@@ -268,7 +288,7 @@ impl Decider {
         self.predictor.learn(at, key, resource);
         self.predictor.predict(at, key, &mut self.predictions);
         for prediction in &self.predictions {
-            if !self.policy.is_worth_a_look(prediction.probability) {
+            if !self.policy.is_worth_a_look(prediction.worth) {
                 self.policy.pass_over(Refusal::Worthless);
                 continue;
             }

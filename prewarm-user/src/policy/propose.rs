@@ -30,8 +30,8 @@ const WARM_HOLD: Duration = Duration::from_secs(2);
 impl Policy {
     /// Whether a prediction could be worth anything, so that the caller need not look up its name.
     #[must_use]
-    pub fn is_worth_a_look(&self, probability: f64) -> bool {
-        probability > 0.0 && probability >= self.settings.probability_floor
+    pub fn is_worth_a_look(&self, worth: f64) -> bool {
+        worth > 0.0 && worth >= self.settings.probability_floor
     }
 
     /// Whether connections are made ready for names no port was learnt for.
@@ -56,7 +56,7 @@ impl Policy {
         known: Option<Known<'_>>,
     ) {
         self.counters.predictions += 1;
-        if !self.is_worth_a_look(prediction.probability) {
+        if !self.is_worth_a_look(prediction.worth) {
             self.counters.refusals.add(Refusal::Worthless);
             return;
         }
@@ -121,7 +121,7 @@ impl Policy {
         if !on {
             return Err(Refusal::Off);
         }
-        let p = prediction.probability.clamp(0.0, 1.0);
+        let p = prediction.worth.clamp(0.0, 1.0);
         let cost = self.cost_ms(kind) * self.prices[kind as usize].factor();
         let saved_ms = self.saved_ms(key);
         let value = p * saved_ms - (1.0 - p) * cost;

@@ -27,6 +27,7 @@ fn name(n: u64) -> Name {
 
 fn soon(n: u64, probability: f64) -> Prediction {
     Prediction {
+        worth: probability,
         resource: ResourceId(n),
         probability,
         earliest_in: Duration::from_millis(100),

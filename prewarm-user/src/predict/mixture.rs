@@ -368,12 +368,20 @@ impl Predictor for Mixture {
             let soon = &self.soon[usize::from(candidate.cold)];
             let probability = f64::from(soon.probability(judged.logits.soon)).clamp(0.0, 1.0);
             let Some(resource) = self.resources.id(candidate.resource) else { continue };
-            if probability >= self.floor {
+            let worth = squash(judged.logits.worth);
+            if probability.max(worth.into()) >= self.floor {
                 let [earliest_in, expected_in, latest_in] =
                     lags::quantiles(&candidate.lags, candidate.elapsed, [0.1, 0.5, 0.9]);
-                out.push(Prediction { resource, probability, earliest_in, expected_in, latest_in });
+                out.push(Prediction {
+                    resource,
+                    probability,
+                    worth: worth.into(),
+                    earliest_in,
+                    expected_in,
+                    latest_in,
+                });
             }
-            self.outlooks.push(Outlook { resource, worth: squash(judged.logits.worth) });
+            self.outlooks.push(Outlook { resource, worth });
         }
         out.sort_by(|a, b| b.probability.total_cmp(&a.probability).then(a.resource.cmp(&b.resource)));
         out.truncate(self.limit);
@@ -391,6 +399,10 @@ impl Predictor for Mixture {
         resource: Option<ResourceId>,
     ) -> Explanation {
         self.reasons(now, client, last, resource)
+    }
+
+    fn save(&self, to: &mut dyn std::io::Write) -> std::io::Result<()> {
+        Self::save(self, to)
     }
 
     fn forget(&mut self, resource: ResourceId) {

@@ -87,6 +87,14 @@ pub trait Predictor: std::fmt::Debug + Send {
     /// Forgets a resource, for instance because its name is to be remembered no longer.
     fn forget(&mut self, resource: ResourceId);
 
+    /// Writes what was learnt, to be read again after a restart; a predictor that keeps nothing writes nothing.
+    ///
+    /// # Errors
+    /// When `to` does not take it.
+    fn save(&self, _to: &mut dyn std::io::Write) -> std::io::Result<()> {
+        Ok(())
+    }
+
     /// Bytes taken, all included.
     fn bytes(&self) -> usize;
 }
