@@ -18,10 +18,11 @@ use super::{
     act::Errand,
     memory::{Names, State},
     uses::Uses,
+    why,
 };
 use crate::{
     config::Config,
-    control::{AttachmentView, NameView, OriginView, PredictionView},
+    control::{AttachmentView, ExplainRequest, ExplanationView, NameView, OriginView, PredictionView},
     decide::{self, Decider, Decisions},
     history::{self, Learned},
     kernel::{Counters, Counts, EventSource, KernelError, Key, Known, Programs, RingSource},
@@ -48,6 +49,8 @@ pub(super) enum Question {
     Attach(String, oneshot::Sender<Result<String, String>>),
     /// Detach from one.
     Detach(String, oneshot::Sender<Result<String, String>>),
+    /// Why something is expected; an error is for a person.
+    Explain(ExplainRequest, oneshot::Sender<Result<ExplanationView, String>>),
     /// What was learnt, to be written down.
     State(oneshot::Sender<State>),
     /// Take these settings.
@@ -218,6 +221,9 @@ impl Core {
             Question::Predictions(limit, to) => drop(to.send(self.predictions(limit))),
             Question::Attach(interface, to) => drop(to.send(self.attach(&interface))),
             Question::Detach(interface, to) => drop(to.send(self.detach(&interface))),
+            Question::Explain(request, to) => {
+                drop(to.send(why::explain(&mut self.decider, &self.key, self.clock.now(), &request)));
+            }
             Question::State(to) => drop(to.send(self.state())),
             Question::Settings(config) => self.set(&config),
         }

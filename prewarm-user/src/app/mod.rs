@@ -18,5 +18,6 @@ mod tproxy;
 mod uses;
 mod warm;
 mod ways;
+mod why;
 
 pub use daemon::run;

@@ -8,7 +8,7 @@
 //! little, so the judgement falls back to the shorter one: the escape of PPM.
 
 use super::{
-    ClientKey, Explanation, Outlook, Predictor,
+    ClientKey, Follower, Explanation, Outlook, Predictor,
     arcs::{self, Arcs, Handle, NOWHERE, Node},
     correction::Correction,
     features::{EARLIER, Features, LAST, squash},
@@ -399,6 +399,10 @@ impl Predictor for Mixture {
         resource: Option<ResourceId>,
     ) -> Explanation {
         self.reasons(now, client, last, resource)
+    }
+
+    fn followers(&self, resource: ResourceId) -> Vec<Follower> {
+        self.followed(resource)
     }
 
     fn save(&self, to: &mut dyn std::io::Write) -> std::io::Result<()> {

@@ -9,6 +9,7 @@ mod correction;
 mod explain;
 mod fake;
 mod features;
+mod followers;
 mod gather;
 mod habits;
 mod host;
@@ -27,6 +28,7 @@ use std::net::IpAddr;
 pub use explain::{Effect, Explanation, Heard, Order, Reason, Rhythm, Vote};
 pub use fake::Scripted;
 pub use features::{FEATURES, Features};
+pub use followers::Follower;
 pub use mixture::Mixture;
 pub use sequences::Sequences;
 pub use snapshot::SnapshotError;
@@ -82,6 +84,11 @@ pub trait Predictor: std::fmt::Debug + Send {
         _resource: Option<ResourceId>,
     ) -> Explanation {
         Explanation::default()
+    }
+
+    /// What followed a resource so far, whoever accessed it, most often first; empty if the predictor can't tell.
+    fn followers(&self, _resource: ResourceId) -> Vec<Follower> {
+        Vec::new()
     }
 
     /// Forgets a resource, for instance because its name is to be remembered no longer.
