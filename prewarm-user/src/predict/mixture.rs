@@ -8,7 +8,7 @@
 //! little, so the judgement falls back to the shorter one: the escape of PPM.
 
 use super::{
-    ClientKey, Explanation, Outlook, Predictor,
+    ClientKey, Explanation, Outlook, Predictor, Timing,
     arcs::{self, Arcs, Handle, NOWHERE, Node},
     correction::Correction,
     features::{EARLIER, Features, LAST, squash},
@@ -373,7 +373,8 @@ impl Predictor for Mixture {
                     lags::quantiles(&candidate.lags, candidate.elapsed, [0.1, 0.5, 0.9]);
                 out.push(Prediction { resource, probability, earliest_in, expected_in, latest_in });
             }
-            self.outlooks.push(Outlook { resource, worth: squash(judged.logits.worth) });
+            let timing = Timing::new(&candidate.lags, candidate.elapsed);
+            self.outlooks.push(Outlook { resource, worth: squash(judged.logits.worth), timing });
         }
         out.sort_by(|a, b| b.probability.total_cmp(&a.probability).then(a.resource.cmp(&b.resource)));
         out.truncate(self.limit);
