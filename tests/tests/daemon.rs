@@ -147,11 +147,11 @@ fn the_hosts_own_questions_are_seen_leaving() {
 
 #[test]
 fn what_was_learnt_is_explained_and_outlives_a_restart() {
-    let Some(mut bench) = bench("") else { return };
+    let Some(mut bench) = bench("[capture]\nfold_ms = 50\n") else { return };
     for visit in 1..=6 {
         for name in ["page.example", "part.example"] {
             bench.ask(&[name]);
-            // Longer than questions for one name are folded.
+            // Longer than the questions for one name that are folded into one.
             clock::sleep_until(clock::now() + Duration::from_millis(150));
         }
         bench.wait("the visit", |stats| stats.events == 2 * visit);

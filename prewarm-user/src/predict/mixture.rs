@@ -8,7 +8,7 @@
 //! little, so the judgement falls back to the shorter one: the escape of PPM.
 
 use super::{
-    ClientKey, Follower, Explanation, Outlook, Predictor,
+    ClientKey, Explanation, Follower, Outlook, Predictor, Timing,
     arcs::{self, Arcs, Handle, NOWHERE, Node},
     correction::Correction,
     features::{EARLIER, Features, LAST, squash},
@@ -381,7 +381,8 @@ impl Predictor for Mixture {
                     latest_in,
                 });
             }
-            self.outlooks.push(Outlook { resource, worth });
+            let timing = Timing::new(&candidate.lags, candidate.elapsed);
+            self.outlooks.push(Outlook { resource, worth, timing });
         }
         out.sort_by(|a, b| b.probability.total_cmp(&a.probability).then(a.resource.cmp(&b.resource)));
         out.truncate(self.limit);

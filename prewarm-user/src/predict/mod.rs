@@ -23,12 +23,13 @@ mod snapshot;
 mod trials;
 mod weights;
 
-use std::net::IpAddr;
+use std::{net::IpAddr, time::Duration};
 
 pub use explain::{Effect, Explanation, Heard, Order, Reason, Rhythm, Vote};
 pub use fake::Scripted;
 pub use features::{FEATURES, Features};
 pub use followers::Follower;
+pub use lags::Timing;
 pub use mixture::Mixture;
 pub use sequences::Sequences;
 pub use snapshot::SnapshotError;
@@ -56,6 +57,23 @@ pub struct Outlook {
     /// The probability that a copy made now is used before it goes cold, given that no better moment to make it comes:
     /// what a price for making it is held against, 0 to 1.
     pub worth: f32,
+    /// When it comes, if it comes.
+    pub timing: Timing,
+}
+
+/// Copies that last for less are made when most accesses find them, others at once: measured by `bench predict --timing`.
+const SHORT: Duration = Duration::from_secs(5);
+
+impl Outlook {
+    /// How to make a copy ready that takes `lead` and lasts for `hold`: how long to wait, and what it is worth then.
+    #[must_use]
+    pub fn plan(&self, lead: Duration, hold: Duration) -> (Duration, f32) {
+        if hold >= SHORT {
+            return (Duration::ZERO, self.worth);
+        }
+        let (start, share) = self.timing.best_start(lead, hold);
+        (start, self.worth * share)
+    }
 }
 
 /// An online predictor.

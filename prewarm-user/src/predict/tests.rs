@@ -1,7 +1,5 @@
 //! The model against what it promises.
 
-use std::time::Duration;
-
 use proptest::prelude::*;
 
 use super::*;

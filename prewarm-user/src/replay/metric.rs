@@ -89,13 +89,19 @@ pub struct Sweep {
 #[must_use]
 pub fn sweep(events: &[Event], said: &Said, ttl: f64) -> Sweep {
     let without = replay(events, None, ttl, 0.0).misses as f64;
+    sweep_with(without, &|threshold| replay(events, Some(said), ttl, threshold))
+}
+
+/// Sweeps the threshold of a replay; `without` are the misses without any prefetch.
+#[must_use]
+pub fn sweep_with(without: f64, replay: &dyn Fn(f32) -> Replay) -> Sweep {
     if without == 0.0 {
         return Sweep::default();
     }
     let mut points: Vec<(f64, f64, Replay)> = (0..=70)
         .map(|step| {
             let threshold = if step == 70 { 0.0 } else { 0.97 * 0.92f64.powi(step) };
-            let result = replay(events, Some(said), ttl, threshold as f32);
+            let result = replay(threshold as f32);
             (result.prefetches as f64 / without, 100.0 * (1.0 - result.misses as f64 / without), result)
         })
         .collect();
