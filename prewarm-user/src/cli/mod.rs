@@ -17,6 +17,7 @@ mod names;
 mod origins;
 mod output;
 mod predictions;
+mod replay;
 mod run;
 mod stats;
 
@@ -74,6 +75,8 @@ pub enum Command {
     Detach(link::LinkArguments),
     /// Says what the kernel programs see in a capture, question by question.
     Dissect(dissect::Dissect),
+    /// Says what prewarm would have saved on recorded traffic.
+    Replay(replay::ReplayArguments),
     /// Checks this machine, and says how to mend what is amiss.
     Doctor(doctor::DoctorArguments),
     /// Shows and checks settings.
@@ -103,6 +106,7 @@ impl Command {
             Self::Attach(arguments) => arguments.attach(),
             Self::Detach(arguments) => arguments.detach(),
             Self::Dissect(arguments) => Ok(arguments.run(&mut io::stdout().lock(), &mut io::stderr().lock())),
+            Self::Replay(arguments) => arguments.run(),
             Self::Doctor(arguments) => arguments.run(),
             Self::Config(arguments) => arguments.run(),
             Self::Completions(arguments) => arguments.run(),

@@ -4,7 +4,23 @@
 //! the predictor shares. Never here: a decision (those are `decide`'s, the same that the daemon runs), a socket, a clock.
 
 pub mod baselines;
+mod curves;
+mod leases;
 pub mod metric;
+mod names;
+mod player;
+mod plot;
+pub mod report;
+mod rows;
+mod running;
+mod tally;
+
+pub use curves::{Curve, Curved, Curves};
+pub use player::{Accessed, Assumed, Player};
+pub use plot::{PlotError, svg};
+pub use rows::rows;
+pub use running::{Calibrating, Running};
+pub use tally::{Leases, LookUps, Share, Tally, Traffic, Waited};
 
 /// One access of a trace.
 #[derive(Clone, Copy, Debug)]
