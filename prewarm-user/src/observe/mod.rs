@@ -6,6 +6,8 @@
 mod blocks;
 mod capture;
 pub mod dnstap;
+mod merge;
 pub mod message;
 
 pub use capture::{Capture, CaptureError, ETHERNET, Frame};
+pub use merge::{HOLD, Merge, MergeCounters, Teller, WINDOW};
