@@ -17,6 +17,7 @@ use tokio::{
 use super::{
     act::Errand,
     memory::{Names, State},
+    sources::{Batch, SourceCounters},
     uses::Uses,
     why,
 };
@@ -27,6 +28,7 @@ use crate::{
     history::{self, Learned},
     kernel::{Counters, Counts, EventSource, KernelError, Key, Known, Programs, RingSource},
     model::{Action, ActionKind, Observation, Outcome, Phase, Seen, Timestamp, Verdict},
+    observe::{Merge, MergeCounters, Teller},
     policy,
     telemetry::{Clock, Latency},
 };
@@ -72,6 +74,7 @@ pub(super) struct Numbers {
     pub(super) overflow: u64,
     pub(super) garbled: u64,
     pub(super) decider: decide::Counters,
+    pub(super) merge: MergeCounters,
 }
 
 /// Why the task woke.
@@ -79,6 +82,7 @@ enum Wake {
     Ring(Result<usize, KernelError>),
     Outcome(Outcome),
     Observation(Observation),
+    Batch(Batch),
     Question(Question),
     Time,
     Stop,
@@ -95,6 +99,10 @@ pub(super) struct Core {
     pub(super) intents: mpsc::Sender<Errand>,
     pub(super) outcomes: mpsc::Receiver<Outcome>,
     pub(super) observations: mpsc::Receiver<Observation>,
+    pub(super) batches: mpsc::Receiver<Batch>,
+    /// Makes one of what several sources tell; none where there is but one.
+    pub(super) merge: Option<Merge>,
+    pub(super) sources: SourceCounters,
     pub(super) questions: mpsc::Receiver<Question>,
     pub(super) own: Vec<IpNet>,
     pub(super) key: Key,
@@ -120,19 +128,21 @@ impl Core {
         let result = loop {
             let now = self.clock.now();
             let ageing = aged + AGEING;
-            let due = self.decider.next_tick(now).map_or(ageing, |due| due.min(ageing)).max(now);
+            let held = self.merge.as_ref().and_then(Merge::next_release);
+            let due = [self.decider.next_tick(now), held].into_iter().flatten().fold(ageing, Timestamp::min).max(now);
             // Only the source and the receivers are borrowed while it waits.
             let wake = tokio::select! {
                 read = self.source.fill(&mut batch) => Wake::Ring(read),
                 Some(outcome) = self.outcomes.recv() => Wake::Outcome(outcome),
                 Some(observation) = self.observations.recv() => Wake::Observation(observation),
+                Some(batch) = self.batches.recv() => Wake::Batch(batch),
                 Some(question) = self.questions.recv() => Wake::Question(question),
                 () = sleep_until(self.clock.instant(due)) => Wake::Time,
                 _ = self.stop.wait_for(|stop| *stop) => Wake::Stop,
             };
             match wake {
                 Wake::Ring(Ok(0)) => break Err(anyhow::anyhow!("the ring has ended")),
-                Wake::Ring(Ok(_)) => self.take_in(&mut batch, &mut decisions),
+                Wake::Ring(Ok(_)) => self.take_in(Teller::Wire, &mut batch, &mut decisions),
                 Wake::Ring(Err(error)) => break Err(anyhow::Error::new(error).context("the ring")),
                 Wake::Outcome(outcome) => {
                     if let Some(outcome) = self.uses.outcome(outcome) {
@@ -141,11 +151,18 @@ impl Core {
                 }
                 Wake::Observation(observation) => {
                     batch.push(observation);
-                    self.take_in(&mut batch, &mut decisions);
+                    self.take_in(Teller::Wire, &mut batch, &mut decisions);
+                }
+                Wake::Batch(Batch { teller, mut observations, own }) => {
+                    if let Some(merge) = &mut self.merge {
+                        own.into_iter().for_each(|(resource, at)| merge.passed_on(resource, at));
+                    }
+                    self.take_in(teller, &mut observations, &mut decisions);
                 }
                 Wake::Question(question) => self.answer(question, overflow),
                 Wake::Time => {
                     aged = self.clock.now();
+                    self.release(aged, &mut batch, &mut decisions);
                     self.decider.tick(aged, &mut decisions);
                     for outcome in self.uses.expire(aged) {
                         self.settle(&outcome);
@@ -158,7 +175,27 @@ impl Core {
         self.programs.detach_all().map_err(anyhow::Error::new).and(result)
     }
 
-    fn take_in(&mut self, batch: &mut Vec<Observation>, decisions: &mut Decisions) {
+    /// Takes in what a source tells.
+    fn take_in(&mut self, teller: Teller, batch: &mut Vec<Observation>, decisions: &mut Decisions) {
+        let Some(merge) = &mut self.merge else { return self.learn(teller, batch, decisions) };
+        let resolver = self.sources.is_resolver_here();
+        let mut merged = Vec::with_capacity(batch.len());
+        for observation in batch.drain(..) {
+            merge.take(teller, observation, resolver, &mut merged);
+        }
+        self.learn(teller, &mut merged, decisions);
+    }
+
+    /// Takes in what was held back until another source had its say.
+    fn release(&mut self, now: Timestamp, batch: &mut Vec<Observation>, decisions: &mut Decisions) {
+        if let Some(merge) = &mut self.merge {
+            merge.release(now, batch);
+            // They waited on purpose, so that how long says nothing.
+            self.learn(Teller::Server, batch, decisions);
+        }
+    }
+
+    fn learn(&mut self, teller: Teller, batch: &mut Vec<Observation>, decisions: &mut Decisions) {
         for observation in batch.drain(..) {
             let now = self.clock.now();
             if let Seen::Connection(connection) = &observation.seen
@@ -168,8 +205,10 @@ impl Core {
             }
             self.decider.observe(now, &observation, decisions);
             // Nobody waits for the end of a connection, and its record wakes nobody.
-            if !matches!(&observation.seen, Seen::Connection(seen) if !matches!(seen.phase, Phase::Established { .. }))
-            {
+            let ending =
+                matches!(&observation.seen, Seen::Connection(seen) if !matches!(seen.phase, Phase::Established { .. }));
+            // Only the kernel tells at once.
+            if teller == Teller::Wire && !ending {
                 self.ring_to_intent.record(self.clock.now().since(observation.at));
             }
         }
@@ -259,6 +298,7 @@ impl Core {
             overflow,
             garbled: self.source.garbled(),
             decider: self.decider.counters(),
+            merge: self.merge.as_ref().map(Merge::counters).unwrap_or_default(),
         }
     }
 

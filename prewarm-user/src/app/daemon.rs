@@ -19,7 +19,7 @@ use tokio::{
 
 use super::{
     act::Actor,
-    core::{Core, Question},
+    core::{Core, HERE, Question},
     explain::explain,
     handle::Daemon,
     keep, key,
@@ -27,6 +27,7 @@ use super::{
     numbers::Gauges,
     proxies::{Learning, Needs},
     sockops::Watch,
+    sources::{self, Sources},
     uses::Uses,
     warm::Warming,
     ways::WaysOut,
@@ -39,6 +40,7 @@ use crate::{
     handover::{Reports, peer::Rule, relay::Pipes},
     kernel::{self, KernelError, Key, Programs},
     lease::{Dialer, Guard, Pool, TcpDialer},
+    observe::Merge,
     policy,
     resolve::{HostResolver, Lookups},
     telemetry::{self, Clock, Latency},
@@ -56,8 +58,9 @@ const GRACE: Duration = Duration::from_secs(3);
 pub fn run(arguments: RunArguments) -> anyhow::Result<ExitCode> {
     let config = arguments.configuration()?;
     anyhow::ensure!(
-        !config.capture.interfaces.is_empty(),
-        "no interface is named\nhint: prewarm run --iface IF, or capture.interfaces in the configuration"
+        !config.capture.interfaces.is_empty() || !config.sources.list.is_empty(),
+        "neither an interface nor another source is named\nhint: prewarm run --iface IF, or capture.interfaces in the \
+         configuration; --source where names are asked for encrypted"
     );
     telemetry::init(&arguments.log, arguments.log_format).map_err(anyhow::Error::msg)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -85,6 +88,7 @@ async fn daemon(arguments: RunArguments, config: Config) -> anyhow::Result<()> {
         egress: config.capture.egress,
         redirect: config.handover.redirect.enabled,
         tproxy: !config.handover.tproxy.interfaces.is_empty(),
+        lookups: config.sources.libraries().is_some(),
         ..kernel::Settings::new(Key::from_secret(&installation))
     };
     let mut programs = Programs::load(object, &settings).map_err(explain)?;
@@ -141,6 +145,13 @@ async fn daemon(arguments: RunArguments, config: Config) -> anyhow::Result<()> {
     let resolver = HostResolver::new(&config.resolve)?;
     let here = |server: &IpAddr| server.is_loopback() || own.iter().any(|network| network.addr() == *server);
     let resolver_is_here = resolver.servers().iter().any(here);
+    let (batches, batches_in) = mpsc::channel(sources::BATCHES);
+    let of_ours = sources::Own {
+        key: Key::from_secret(&installation),
+        ports: resolver.ports().clone(),
+        addresses: own.iter().map(IpNet::addr).collect(),
+    };
+    let mut sources = Sources::start(&config.sources, &mut programs, of_ours, clock, batches).await?;
     let lookups = Arc::new(Lookups::new(resolver, config.resolve.concurrent));
     let (saved, ring_to_dial, ring_to_intent) =
         (Arc::new(Latency::new()), Arc::new(Latency::new()), Arc::new(Latency::new()));
@@ -156,6 +167,7 @@ async fn daemon(arguments: RunArguments, config: Config) -> anyhow::Result<()> {
         warming: Arc::clone(&warming),
         uses: Arc::clone(&uses),
         reports: reports.clone(),
+        sources: sources.counters.clone(),
         unwatched: watch.reason.clone(),
     });
     let handle = Arc::new(Daemon {
@@ -197,6 +209,9 @@ async fn daemon(arguments: RunArguments, config: Config) -> anyhow::Result<()> {
         intents,
         outcomes: outcomes_in,
         observations: observations_in,
+        batches: batches_in,
+        merge: (!config.sources.list.is_empty()).then(|| Merge::new(own.iter().map(IpNet::addr).collect(), HERE)),
+        sources: sources.counters.clone(),
         questions: questions_in,
         own,
         key: Key::from_secret(&installation),
@@ -244,6 +259,7 @@ async fn daemon(arguments: RunArguments, config: Config) -> anyhow::Result<()> {
         task.abort();
     }
     drop(std::fs::remove_file(&config.control.socket));
+    sources.stop();
     ways.close().await;
     if tokio::time::timeout(GRACE, memory::remember(&questions, &memory)).await.is_err() {
         tracing::warn!("what was learnt could not be written in {} s", GRACE.as_secs());

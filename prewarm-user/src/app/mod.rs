@@ -14,6 +14,7 @@ mod numbers;
 mod proxies;
 mod redirect;
 mod sockops;
+mod sources;
 mod tproxy;
 mod uses;
 mod warm;

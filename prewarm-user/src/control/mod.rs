@@ -24,6 +24,6 @@ pub use protocol::{
 pub use server::{Handle, serve};
 pub use socket::{SocketError, bind};
 pub use stats::{
-    AttachmentView, ConnectCounts, LatencyView, LeaseCounts, NameCounts, PacketCounts, PredictionCounts, STATS_SCHEMA,
-    Stats, WarmCounts,
+    AttachmentView, ConnectCounts, EncryptedCounts, LatencyView, LeaseCounts, NameCounts, PacketCounts,
+    PredictionCounts, STATS_SCHEMA, SourceCounts, Stats, WarmCounts,
 };

@@ -128,7 +128,11 @@ impl Decider {
             self.counters.echoes += 1;
             return;
         }
-        let fresh = |resource| self.history.get(resource).is_some_and(|known| known.fresh_until > at);
+        // An answer may be told before its question, where another source is slower.
+        let fresh = |resource| {
+            let known = self.history.get(resource);
+            known.is_some_and(|known| known.fresh_until > at && known.answered_at.is_none_or(|answered| answered <= at))
+        };
         let fresh_before = match &observation.seen {
             Seen::Question { resource, .. } | Seen::Named { resource, .. } => fresh(*resource),
             // Its answer was at hand, or a question would have been seen.
