@@ -1,6 +1,9 @@
 //! Why something is expected, for `prewarm explain`: the model's and the policy's reasons, with names for IDs.
 
-use std::{net::IpAddr, time::Duration};
+use std::{
+    net::{IpAddr, Ipv4Addr},
+    time::Duration,
+};
 
 use crate::{
     control::{
@@ -34,7 +37,12 @@ pub(super) fn explain(
     };
     let client = match request.client {
         Some(client) => client,
-        None => latest_client(decider).ok_or("nobody asked for anything lately, so nothing is expected")?,
+        None => match (latest_client(decider), resource) {
+            (Some(client), _) => client,
+            // After a restart nobody asked for anything yet, and what is known is known.
+            (None, Some(_)) => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+            (None, None) => return Err("nobody asked for anything yet, so nothing is expected".to_owned()),
+        },
     };
     let explanation = decider.explain(now, client, request.last, resource);
     if explanation.burst.is_empty() && resource.is_none() {
@@ -44,7 +52,7 @@ pub(super) fn explain(
     }
     let candidates = explanation.candidates.iter().take(request.limit);
     Ok(ExplanationView {
-        client,
+        client: Some(client).filter(|client| !client.is_unspecified()),
         burst: explanation
             .burst
             .iter()

@@ -55,8 +55,12 @@ impl ExplainArguments {
         } else {
             output::line(shown(&explanation, self.name.is_some()).trim_end())?;
         }
-        // What is in question but unknown to the model is nothing found.
-        Ok(ExitCode::from(if explanation.candidates.is_empty() { UNHEALTHY } else { super::FINE }))
+        // A name that the model never met, or a client of which nothing is expected.
+        Ok(ExitCode::from(if explanation.candidates.is_empty() && explanation.followers.is_empty() {
+            UNHEALTHY
+        } else {
+            super::FINE
+        }))
     }
 }
 
@@ -65,8 +69,12 @@ fn shown(explanation: &ExplanationView, one: bool) -> String {
     let heard =
         explanation.burst.iter().take(8).map(|heard| format!("{} ({:.1} s ago)", heard.name, heard.age_seconds));
     let heard: Vec<_> = heard.collect();
-    let lately = if heard.is_empty() { "nothing in the last minute".to_owned() } else { heard.join(", ") };
-    push(&mut text, &format!("{} accessed {lately}\n", explanation.client));
+    let heading = match explanation.client {
+        Some(client) if heard.is_empty() => format!("{client} accessed nothing in the last minute\n"),
+        Some(client) => format!("{client} accessed {}\n", heard.join(", ")),
+        None => "Nobody accessed anything yet\n".to_owned(),
+    };
+    push(&mut text, &heading);
     if explanation.candidates.is_empty() {
         push(&mut text, "Nothing is expected of it.\n");
     }

@@ -20,8 +20,8 @@ pub struct ExplainRequest {
 /// Why a client's candidates stand where they stand.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ExplanationView {
-    /// Whose.
-    pub client: IpAddr,
+    /// Whose; none where nobody asked for anything yet.
+    pub client: Option<IpAddr>,
     /// Its accesses of the last minute, newest first.
     pub burst: Vec<HeardView>,
     /// The candidates, best worth first.
