@@ -8,6 +8,7 @@ mod dissect;
 mod doctor;
 mod documents;
 pub mod exec;
+mod explain;
 mod exit;
 mod lease;
 mod leases;
@@ -66,6 +67,8 @@ pub enum Command {
     Origins(ListArguments),
     /// Lists what is expected, by value and deadline.
     Predictions(ListArguments),
+    /// Says why something is expected, or not: the contexts that speak for it, the counts, the probability, the time.
+    Explain(explain::ExplainArguments),
     /// Attaches the running daemon to one more interface.
     Attach(link::LinkArguments),
     /// Detaches the running daemon from an interface.
@@ -100,6 +103,7 @@ impl Command {
             Self::Names(arguments) => names::run(&arguments),
             Self::Origins(arguments) => origins::run(&arguments),
             Self::Predictions(arguments) => predictions::run(&arguments),
+            Self::Explain(arguments) => arguments.run(),
             Self::Attach(arguments) => arguments.attach(),
             Self::Detach(arguments) => arguments.detach(),
             Self::Dissect(arguments) => Ok(arguments.run(&mut io::stdout().lock(), &mut io::stderr().lock())),

@@ -6,7 +6,9 @@
 mod blocks;
 mod capture;
 pub mod dnstap;
+mod merge;
 pub mod message;
 pub mod recording;
 
 pub use capture::{Capture, CaptureError, ETHERNET, Frame};
+pub use merge::{HOLD, Merge, MergeCounters, Teller, WINDOW};

@@ -34,16 +34,29 @@ use crate::model::{Direction, Name, Observation, ResourceId, Timestamp};
 pub struct Event {
     /// Who asked, where the server says it.
     pub client: Option<IpAddr>,
+    /// From which port, where the server says it.
+    pub port: Option<u16>,
     /// When the question came, since 1970, where the server says it.
     pub asked: Option<Duration>,
     /// When the answer left, since 1970, where the server says it; only answers have it.
     pub answered: Option<Duration>,
     /// Whether it was encrypted on the way (DoT, DoH, DoQ, DNSCrypt), so that nobody else saw it.
     pub encrypted: bool,
-    /// Whether a stub resolver wrote it, of which the client is a program on the same host.
-    pub stub: bool,
+    /// What wrote it.
+    pub writer: Writer,
     /// The message: an answer, if it has one.
     pub message: Message,
+}
+
+/// What a message was written down by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Writer {
+    /// A resolver or forwarder: it may ask others for its clients.
+    Resolver,
+    /// An authoritative server.
+    Authority,
+    /// A stub resolver: the client is a program on its host.
+    Stub,
 }
 
 /// Why a payload is no event.
@@ -65,8 +78,8 @@ pub enum Skipped {
 
 /// What the types stand for.
 enum Role {
-    Query { stub: bool },
-    Response { stub: bool },
+    Query(Writer),
+    Response(Writer),
     Upstream,
     Other,
 }
@@ -74,10 +87,12 @@ enum Role {
 impl Role {
     const fn of(kind: i32) -> Self {
         match kind {
-            1 | 5 => Self::Query { stub: false },
-            2 | 6 => Self::Response { stub: false },
-            9 => Self::Query { stub: true },
-            10 => Self::Response { stub: true },
+            1 => Self::Query(Writer::Authority),
+            2 => Self::Response(Writer::Authority),
+            5 => Self::Query(Writer::Resolver),
+            6 => Self::Response(Writer::Resolver),
+            9 => Self::Query(Writer::Stub),
+            10 => Self::Response(Writer::Stub),
             3 | 4 | 7 | 8 => Self::Upstream,
             _ => Self::Other,
         }
@@ -92,11 +107,11 @@ impl Event {
     pub fn read(payload: &[u8]) -> Result<Self, Skipped> {
         let outer = proto::Dnstap::decode(payload).map_err(|_| Skipped::Garbled)?;
         let (Some(1), Some(inner)) = (outer.kind, outer.message) else { return Err(Skipped::Garbled) };
-        let (stub, bytes, responded) = match Role::of(inner.kind.ok_or(Skipped::Garbled)?) {
+        let (writer, bytes, responded) = match Role::of(inner.kind.ok_or(Skipped::Garbled)?) {
             Role::Upstream => return Err(Skipped::Upstream),
             Role::Other => return Err(Skipped::Other),
-            Role::Query { stub } => (stub, inner.query, false),
-            Role::Response { stub } => (stub, inner.response, true),
+            Role::Query(writer) => (writer, inner.query, false),
+            Role::Response(writer) => (writer, inner.response, true),
         };
         let message = Message::read(&bytes.ok_or(Skipped::Garbled)?)?;
         if message.answer.is_some() != responded {
@@ -104,10 +119,11 @@ impl Event {
         }
         Ok(Self {
             client: inner.query_address.as_deref().and_then(address),
+            port: inner.query_port.and_then(|port| u16::try_from(port).ok()),
             asked: time(inner.query_seconds, inner.query_nanoseconds),
             answered: time(inner.response_seconds, inner.response_nanoseconds).filter(|_| responded),
             encrypted: inner.protocol.is_some_and(|protocol| protocol >= 3),
-            stub,
+            writer,
             message,
         })
     }
@@ -122,7 +138,7 @@ impl Event {
     /// alone it tells the access too.
     #[must_use]
     pub fn question(&self, at: Timestamp, client: IpAddr, identify: impl Fn(&Name) -> ResourceId) -> Observation {
-        let direction = if self.stub { Direction::Egress } else { Direction::Ingress };
+        let direction = if self.writer == Writer::Stub { Direction::Egress } else { Direction::Ingress };
         Observation { at, client, seen: self.message.question(identify(&self.message.name), direction) }
     }
 
@@ -163,6 +179,7 @@ mod tests {
             kind: Some(kind),
             protocol: Some(3),
             query_address: Some(vec![192, 0, 2, 1]),
+            query_port: Some(40_000),
             query_seconds: Some(1_700_000_000),
             query_nanoseconds: Some(5),
             query: query.map(<[u8]>::to_vec),
@@ -179,7 +196,7 @@ mod tests {
             let event = Event::read(&written(kind, Some(QUERY), None)).unwrap();
             assert_eq!(event.client, Some("192.0.2.1".parse().unwrap()));
             assert_eq!(event.time(), Some(Duration::new(1_700_000_000, 5)));
-            assert!(event.encrypted && event.stub == (kind == 9));
+            assert!(event.encrypted && (event.writer == Writer::Stub) == (kind == 9));
             assert_eq!(event.message.name.to_string(), "www.example.org");
         }
         for kind in [2, 6, 10] {

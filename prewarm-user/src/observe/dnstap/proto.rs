@@ -22,6 +22,9 @@ pub(super) struct Message {
     /// Who asked, 4 or 16 bytes.
     #[prost(bytes = "vec", optional, tag = "4")]
     pub(super) query_address: Option<Vec<u8>>,
+    /// From which port.
+    #[prost(uint32, optional, tag = "6")]
+    pub(super) query_port: Option<u32>,
     #[prost(uint64, optional, tag = "8")]
     pub(super) query_seconds: Option<u64>,
     #[prost(fixed32, optional, tag = "9")]

@@ -6,6 +6,7 @@
 mod flags;
 pub mod generated;
 pub mod sequences;
+pub mod timing;
 
 use std::{
     collections::HashMap,
@@ -151,14 +152,14 @@ pub fn trace(case: &str, events: &[Event]) -> Vec<Row> {
 pub fn means(rows: &[Row]) -> Vec<Row> {
     let mut sums: Vec<(String, String, String, f64, f64)> = Vec::new();
     for row in rows.iter().filter(|row| row.metric.starts_with("net_coverage_")) {
-        let case = if row.case.ends_with("@300") { "mean@300" } else { "mean" };
+        let case = row.case.split_once('@').map_or("mean".to_owned(), |(_, of)| format!("mean@{of}"));
         let same = |sum: &&mut (String, String, String, f64, f64)| {
             sum.0 == case && sum.1 == row.subject && sum.2 == row.metric
         };
         if let Some(sum) = sums.iter_mut().find(same) {
             (sum.3, sum.4) = (sum.3 + row.value, sum.4 + 1.0);
         } else {
-            sums.push((case.to_owned(), row.subject.clone(), row.metric.clone(), row.value, 1.0));
+            sums.push((case, row.subject.clone(), row.metric.clone(), row.value, 1.0));
         }
     }
     sums.iter()
@@ -177,10 +178,10 @@ pub fn case_of(path: &Path) -> String {
 ///
 /// # Errors
 /// When a trace can't be read.
-pub fn run(paths: &[PathBuf]) -> anyhow::Result<Vec<Row>> {
+pub fn run(paths: &[PathBuf], rows_of: &dyn Fn(&str, &[Event]) -> Vec<Row>) -> anyhow::Result<Vec<Row>> {
     let mut rows = Vec::new();
     for path in paths {
-        rows.extend(trace(&case_of(path), &read(path)?));
+        rows.extend(rows_of(&case_of(path), &read(path)?));
     }
     rows.extend(means(&rows));
     Ok(rows)
