@@ -1,5 +1,4 @@
 //! The readers of recordings: the same traffic is the same whatever the format, and no bytes make them panic or hang.
-#![expect(clippy::print_stdout, reason = "tests say there what they skip")]
 
 use std::{
     net::{IpAddr, Ipv4Addr, SocketAddrV4},

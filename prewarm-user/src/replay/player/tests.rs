@@ -51,6 +51,7 @@ fn player(port: Option<u16>) -> Player {
     let prediction = Prediction {
         resource: B,
         probability: 0.9,
+        worth: 0.9,
         earliest_in: Duration::from_millis(500),
         expected_in: Duration::from_secs(1),
         latest_in: Duration::from_secs(2),
