@@ -10,4 +10,4 @@ mod merge;
 pub mod message;
 
 pub use capture::{Capture, CaptureError, ETHERNET, Frame};
-pub use merge::{HOLD, Merge, MergeCounters, Teller, WINDOW};
+pub use merge::{Around, HOLD, Merge, MergeCounters, Teller, WINDOW};
