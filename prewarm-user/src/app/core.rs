@@ -16,15 +16,17 @@ use tokio::{
 
 use super::{
     act::Errand,
+    memory::{Names, State},
     sources::{Batch, SourceCounters},
     uses::Uses,
+    why,
 };
 use crate::{
     config::Config,
-    control::{AttachmentView, NameView, OriginView, PredictionView},
+    control::{AttachmentView, ExplainRequest, ExplanationView, NameView, OriginView, PredictionView},
     decide::{self, Decider, Decisions},
     history::{self, History, Learned},
-    kernel::{Counters, Counts, EventSource, KernelError, Known, Programs, RingSource},
+    kernel::{Counters, Counts, EventSource, KernelError, Key, Known, Programs, RingSource},
     model::{Action, ActionKind, Observation, Outcome, Phase, Seen, Timestamp, Verdict},
     observe::{Around, Merge, MergeCounters, Teller},
     policy,
@@ -49,6 +51,10 @@ pub(super) enum Question {
     Attach(String, oneshot::Sender<Result<String, String>>),
     /// Detach from one.
     Detach(String, oneshot::Sender<Result<String, String>>),
+    /// Why something is expected; an error is for a person.
+    Explain(ExplainRequest, oneshot::Sender<Result<ExplanationView, String>>),
+    /// What was learnt, to be written down.
+    State(oneshot::Sender<State>),
     /// Take these settings.
     Settings(Box<Config>),
 }
@@ -99,6 +105,9 @@ pub(super) struct Core {
     pub(super) sources: SourceCounters,
     pub(super) questions: mpsc::Receiver<Question>,
     pub(super) own: Vec<IpNet>,
+    pub(super) key: Key,
+    /// The names of the last life.
+    pub(super) remembered: Names,
     pub(super) guard: Arc<RwLock<policy::Guard>>,
     pub(super) ring_to_intent: Arc<Latency>,
     pub(super) saved: Arc<Latency>,
@@ -113,6 +122,9 @@ impl Core {
         let mut decisions = Decisions::default();
         let mut overflow = 0;
         let mut aged = self.clock.now();
+        let Names { names, away } = std::mem::take(&mut self.remembered);
+        self.decider.recollect(aged, away, names, |name| self.key.resource_id(name), &mut decisions);
+        self.hand_on(&mut decisions, &mut overflow);
         let result = loop {
             let now = self.clock.now();
             let ageing = aged + AGEING;
@@ -253,6 +265,10 @@ impl Core {
             Question::Predictions(limit, to) => drop(to.send(self.predictions(limit))),
             Question::Attach(interface, to) => drop(to.send(self.attach(&interface))),
             Question::Detach(interface, to) => drop(to.send(self.detach(&interface))),
+            Question::Explain(request, to) => {
+                drop(to.send(why::explain(&mut self.decider, &self.key, self.clock.now(), &request)));
+            }
+            Question::State(to) => drop(to.send(self.state())),
             Question::Settings(config) => self.set(&config),
         }
     }
@@ -289,6 +305,16 @@ impl Core {
             decider: self.decider.counters(),
             merge: self.merge.as_ref().map(Merge::counters).unwrap_or_default(),
         }
+    }
+
+    /// What was learnt. The tables are copied here, which takes some milliseconds, and written elsewhere.
+    fn state(&self) -> State {
+        let mut predictor = Vec::new();
+        if let Err(error) = self.decider.save_predictor(&mut predictor) {
+            tracing::warn!(%error, "what the predictor learnt is not written");
+            predictor.clear();
+        }
+        State { predictor, names: self.decider.history().remember(self.clock.now()) }
     }
 
     fn names(&self, limit: usize) -> Vec<NameView> {

@@ -23,6 +23,7 @@ use super::{
     explain::explain,
     handle::Daemon,
     keep, key,
+    memory::{self, Memory},
     numbers::Gauges,
     proxies::{Learning, Needs},
     sockops::Watch,
@@ -127,7 +128,8 @@ async fn daemon(arguments: RunArguments, config: Config) -> anyhow::Result<()> {
     let warming = Arc::new(warming);
     let pool = Pool::start(&config.lease, dialer, dial_guard, outcomes.clone(), clock.now())
         .context("could not start the pool of leases")?;
-    let memory = keep::recollect(&pool, &arguments.state);
+    let state = arguments.state.clone();
+    let origins = keep::recollect(&pool, &state);
     let uses = Arc::new(Uses::default());
     if watch.is_on() {
         let uses = Arc::clone(&uses);
@@ -191,7 +193,9 @@ async fn daemon(arguments: RunArguments, config: Config) -> anyhow::Result<()> {
     let metrics = metrics(&config, &questions, &gauges).await?;
     let mut ways = WaysOut::start(&config, &mut programs, needs, &reports).await?;
 
-    let mut decider = Decider::new(&config.history, &config.predict, &config.policy, &own, clock.now());
+    let memory = Memory::new(&state, &Key::from_secret(&installation));
+    let predictor = memory.predictor(&config.predict);
+    let mut decider = Decider::with_predictor(&config.history, predictor, &config.policy, &own, clock.now());
     decider.set_warm(config.warm_targets());
     decider.set_namespaces(watch.namespaces);
     decider.set_echoes(resolver_is_here);
@@ -210,6 +214,8 @@ async fn daemon(arguments: RunArguments, config: Config) -> anyhow::Result<()> {
         sources: sources.counters.clone(),
         questions: questions_in,
         own,
+        key: Key::from_secret(&installation),
+        remembered: memory.names(),
         guard,
         ring_to_intent,
         saved,
@@ -225,7 +231,10 @@ async fn daemon(arguments: RunArguments, config: Config) -> anyhow::Result<()> {
     notify(&[sd_notify::NotifyState::Ready]);
     let watchdog = tokio::spawn(watchdog(questions.clone()));
     let keeping = tokio::spawn(keep::keep(config.lease.keep.clone(), Arc::clone(&gauges.lookups), pool.clone()));
-    let remembering = tokio::spawn(keep::remember_often(pool.clone(), memory.clone()));
+    let remembering = [
+        tokio::spawn(keep::remember_often(pool.clone(), origins.clone())),
+        tokio::spawn(memory::remember_often(questions.clone(), memory.clone())),
+    ];
 
     let ended = loop {
         tokio::select! {
@@ -244,7 +253,7 @@ async fn daemon(arguments: RunArguments, config: Config) -> anyhow::Result<()> {
     control.abort();
     watchdog.abort();
     keeping.abort();
-    remembering.abort();
+    remembering.iter().for_each(JoinHandle::abort);
     let (log, metrics) = (log.map(|log| log.abort_handle()), metrics.map(|metrics| metrics.abort_handle()));
     for task in [log, metrics].into_iter().flatten() {
         task.abort();
@@ -252,6 +261,9 @@ async fn daemon(arguments: RunArguments, config: Config) -> anyhow::Result<()> {
     drop(std::fs::remove_file(&config.control.socket));
     sources.stop();
     ways.close().await;
+    if tokio::time::timeout(GRACE, memory::remember(&questions, &memory)).await.is_err() {
+        tracing::warn!("what was learnt could not be written in {} s", GRACE.as_secs());
+    }
     stop.send_replace(true);
     let drained = async {
         let draining = ways.stop().await;
@@ -263,7 +275,7 @@ async fn daemon(arguments: RunArguments, config: Config) -> anyhow::Result<()> {
         draining
     };
     let drained = tokio::time::timeout(GRACE, drained).await;
-    keep::remember(&pool, &memory);
+    keep::remember(&pool, &origins);
     match drained {
         Err(_elapsed) => tracing::warn!("some tasks did not end in {} s", GRACE.as_secs()),
         // Programs are still talking; a second signal says that nobody cares.

@@ -9,6 +9,7 @@ mod explain;
 mod handle;
 mod keep;
 mod key;
+mod memory;
 mod numbers;
 mod proxies;
 mod redirect;
@@ -18,5 +19,6 @@ mod tproxy;
 mod uses;
 mod warm;
 mod ways;
+mod why;
 
 pub use daemon::run;

@@ -4,6 +4,7 @@
 //! `handover` has it. Never here: how a question is answered; `app` implements [`Handle`].
 
 mod client;
+mod explain;
 mod exposition;
 mod origins;
 mod protocol;
@@ -12,6 +13,9 @@ mod socket;
 mod stats;
 
 pub use client::{Client, ClientError};
+pub use explain::{
+    AppraisalView, EffectView, ExplainRequest, ExplanationView, FollowerView, HeardView, ReasonView, RhythmView, VoteView,
+};
 pub use exposition::{Kind, LABELLED, METRICS, Metric, exposition};
 pub use origins::OriginView;
 pub use protocol::{

@@ -8,6 +8,7 @@
 mod clients;
 mod names;
 mod origins;
+mod remembered;
 mod reverse;
 mod sketch;
 
@@ -19,6 +20,7 @@ use std::{
 pub use clients::{Client, Clients};
 pub use names::{KnownName, PortCount};
 pub use origins::OriginUse;
+pub use remembered::RememberedName;
 
 use self::{names::Names, origins::Origins, reverse::Reverse};
 use crate::{
