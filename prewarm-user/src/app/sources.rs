@@ -116,6 +116,10 @@ pub(super) struct Own {
     pub(super) ports: OwnPorts,
     /// The addresses of this host.
     pub(super) addresses: Arc<[IpAddr]>,
+    /// Other network namespaces whose programs are learnt from, as [`CaptureSettings::namespaces`] names them.
+    ///
+    /// [`CaptureSettings::namespaces`]: crate::config::CaptureSettings::namespaces
+    pub(super) namespaces: Vec<String>,
 }
 
 impl Sources {
@@ -133,7 +137,7 @@ impl Sources {
         let mut sources = Self { tasks: JoinSet::new(), paths: Vec::new(), counters: SourceCounters::default() };
         let desk = |counters: &mut SourceCounters, name: String| {
             let tally = Arc::clone(counters.tallies.entry(name).or_default());
-            let Own { key, ports, addresses } = &own;
+            let Own { key, ports, addresses, .. } = &own;
             let (key, ports, addresses) = (key.clone(), ports.clone(), Arc::clone(addresses));
             Desk { key, clock, to: to.clone(), tally, ports, addresses }
         };
@@ -158,7 +162,7 @@ impl Sources {
             tracing::info!("watching getaddrinfo in {}", names.join(", "));
             let desk = desk(&mut sources.counters, "getaddrinfo".to_owned());
             desk.tally.feeds.store(names.len() as u64, Relaxed);
-            sources.tasks.spawn(watch(lookups, desk));
+            sources.tasks.spawn(watch(lookups, own.namespaces, desk));
         }
         Ok(sources)
     }
@@ -423,8 +427,10 @@ impl Moment {
 }
 
 /// Takes in what programs look up.
-async fn watch(mut lookups: Lookups, desk: Desk) {
-    let own = network(Path::new("/proc/self/ns/net"));
+async fn watch(mut lookups: Lookups, namespaces: Vec<String>, desk: Desk) {
+    let path = |name: &String| if name.contains('/') { name.into() } else { Path::new("/run/netns").join(name) };
+    let others = namespaces.iter().filter_map(|name| network(&path(name)));
+    let here: Vec<_> = network(Path::new("/proc/self/ns/net")).into_iter().chain(others).collect();
     let is_elsewhere = AtomicBool::new(false);
     let mut batch = Vec::new();
     loop {
@@ -437,7 +443,7 @@ async fn watch(mut lookups: Lookups, desk: Desk) {
         for lookup in batch.drain(..) {
             let place = lookup.process.and_then(|process| network(Path::new(&format!("/proc/{process}/ns/net"))));
             // A process that has ended already can't be asked where it was; most are where the daemon is.
-            if place.is_some() && place != own {
+            if place.is_some_and(|place| !here.contains(&place)) {
                 if !is_elsewhere.swap(true, Relaxed) {
                     tracing::info!("look-ups in other network namespaces are not learnt from");
                 }
