@@ -15,7 +15,9 @@ use nix::sys::signal::{Signal, kill};
 use prewarm_ebpf::getaddrinfo::LOOKUP_ANSWERED;
 use prewarm_tests::{
     clock,
+    daemon::{self, Daemon, DaemonOptions},
     needs::{self, skip},
+    netns::Namespace,
 };
 
 use super::{Bench, CLIENT, HOST, Unbound, WAIT, bench, of};
@@ -25,10 +27,15 @@ const LIBRARIES: &[&str] = &["getaddrinfo"];
 impl Bench {
     /// Runs a command on the host, for which these names stand in the hosts file.
     fn with_hosts(&self, hosts: &str, command: &str) -> Output {
+        self.with_hosts_in(&self.host, hosts, command)
+    }
+
+    /// The same in another namespace.
+    fn with_hosts_in(&self, namespace: &Namespace, hosts: &str, command: &str) -> Output {
         let file = self.folder.join("hosts");
         fs::write(&file, format!("127.0.0.1 localhost\n{hosts}")).unwrap();
         let script = format!("mount --bind {} /etc/hosts && exec {command}", file.display());
-        let mut inside: Command = self.host.command("unshare");
+        let mut inside: Command = namespace.command("unshare");
         let output = inside.args(["--mount", "sh", "-c", &script]).output().unwrap();
         assert!(output.status.success(), "{command}: {}", String::from_utf8_lossy(&output.stderr));
         output
@@ -169,6 +176,31 @@ fn programs_of_another_library_are_seen_too() {
     assert!(built.success());
     bench.with_hosts("192.0.2.44 musl.example\n", &format!("{} musl.example", program.display()));
     bench.wait_for_name("musl.example", "192.0.2.44");
+}
+
+#[test]
+fn other_namespaces_are_learnt_from_where_they_are_named() {
+    if skip(needs::NAME_SERVERS) {
+        return;
+    }
+    let mut bench = bench(LIBRARIES, &[], "");
+    // It waits, so that it can be asked where it lives.
+    let lookup =
+        |name: &str| format!("python3 -c 'import socket, time\nsocket.getaddrinfo(\"{name}\", 443); time.sleep(1)'");
+    bench.with_hosts_in(&bench.client, "192.0.2.50 away.example\n", &lookup("away.example"));
+    bench.with_hosts("192.0.2.51 here.example\n", &lookup("here.example"));
+    bench.wait_for_name("here.example", "192.0.2.51");
+    assert_eq!(bench.name("away.example"), None);
+    bench.daemon.end();
+    let configuration = fs::read_to_string(bench.folder.join("prewarm.toml")).unwrap();
+    let options = DaemonOptions {
+        interfaces: Vec::new(),
+        configuration: format!("{configuration}[capture]\nnamespaces = [\"{}\"]\n", bench.client.name()),
+        ingress: true,
+    };
+    bench.daemon = Daemon::start(&bench.host, &daemon::binary().unwrap(), &options, &bench.folder).unwrap();
+    bench.with_hosts_in(&bench.client, "192.0.2.52 away.example\n", &lookup("away.example"));
+    bench.wait_for_name("away.example", "192.0.2.52");
 }
 
 #[test]
