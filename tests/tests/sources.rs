@@ -127,12 +127,17 @@ fn what_is_asked_over_tls_is_learnt_from_unbound() {
 }
 
 #[test]
-fn a_follower_is_looked_up_ahead_for_clients_of_unbound() {
+fn a_follower_is_made_ready_for_clients_of_unbound() {
     if skip(needs::NAME_SERVERS) {
         return;
     }
-    let mut bench = bench(DNSTAP, &[], "");
-    let names = [("lead.example", "192.0.2.1"), ("follow.example", "192.0.2.2"), ("else.example", "192.0.2.3")];
+    let allowed = "[policy]\nassume_ports = [8080]\n\
+                   [policy.guard]\nports = [8080]\nallow_networks = [\"10.85.3.0/24\"]\n";
+    let mut bench = bench(DNSTAP, &[], allowed);
+    let listener = bench.client.enter(|| Ok(TcpListener::bind((CLIENT.v4, 8080))?)).unwrap();
+    thread::spawn(move || listener.incoming().flatten().collect::<Vec<_>>());
+    let address = CLIENT.v4.to_string();
+    let names = [("lead.example", "192.0.2.1"), ("follow.example", &address)];
     let unbound = Unbound { ttl: 1, ..bench.unbound(&names) };
     let _unbound = unbound.start(&bench.host, &bench.socket, &bench.folder).unwrap();
     bench.wait("the writer", |stats| of(stats, "dnstap").feeds > 0);
@@ -143,6 +148,7 @@ fn a_follower_is_looked_up_ahead_for_clients_of_unbound() {
         }
     }
     let stats = bench.wait("a name looked up ahead", |stats| stats.names.warmed > 0);
+    bench.wait("a connection to the address that the server told", |stats| stats.leases.opened > 0);
     assert_eq!(stats.questions, 0);
     // The daemon asks the same server, which tells of that too: it is told apart by the port that it asked from.
     bench.wait("the daemon's own questions", |stats| of(stats, "dnstap").own > 0);
