@@ -25,10 +25,10 @@ use crate::{
     config::Config,
     control::{AttachmentView, ExplainRequest, ExplanationView, NameView, OriginView, PredictionView},
     decide::{self, Decider, Decisions},
-    history::{self, Learned},
+    history::{self, History, Learned},
     kernel::{Counters, Counts, EventSource, KernelError, Key, Known, Programs, RingSource},
     model::{Action, ActionKind, Observation, Outcome, Phase, Seen, Timestamp, Verdict},
-    observe::{Merge, MergeCounters, Teller},
+    observe::{Around, Merge, MergeCounters, Teller},
     policy,
     telemetry::{Clock, Latency},
 };
@@ -177,13 +177,18 @@ impl Core {
 
     /// Takes in what a source tells.
     fn take_in(&mut self, teller: Teller, batch: &mut Vec<Observation>, decisions: &mut Decisions) {
-        let Some(merge) = &mut self.merge else { return self.learn(teller, batch, decisions) };
-        let resolver = self.sources.is_resolver_here();
-        let mut merged = Vec::with_capacity(batch.len());
-        for observation in batch.drain(..) {
-            merge.take(teller, observation, resolver, &mut merged);
+        if self.merge.is_none() {
+            return self.learn(teller, batch, decisions);
         }
-        self.learn(teller, &mut merged, decisions);
+        let mut merged = Vec::new();
+        for observation in batch.drain(..) {
+            // One by one: what an answer says must be known when the connection behind it is looked at.
+            let around = Here { resolver: self.sources.is_resolver_here(), history: self.decider.history() };
+            if let Some(merge) = &mut self.merge {
+                merge.take(teller, observation, &around, &mut merged);
+            }
+            self.learn(teller, &mut merged, decisions);
+        }
     }
 
     /// Takes in what was held back until another source had its say.
@@ -365,6 +370,22 @@ impl Core {
     fn detach(&mut self, interface: &str) -> Result<String, String> {
         self.programs.detach(interface).map_err(|error| chain(&error))?;
         Ok(format!("detached from {interface}"))
+    }
+}
+
+/// What the sources' merging has to know of the rest.
+struct Here<'a> {
+    resolver: bool,
+    history: &'a History,
+}
+
+impl Around for Here<'_> {
+    fn is_resolver_here(&self) -> bool {
+        self.resolver
+    }
+
+    fn is_named(&self, now: Timestamp, client: IpAddr, address: IpAddr) -> bool {
+        self.history.name_behind(now, client, address).is_some()
     }
 }
 
