@@ -316,6 +316,8 @@ impl Decider {
         let key = ClientKey::from(client);
         self.predictor.learn(at, key, resource);
         self.predictor.predict(at, key, &mut self.predictions);
+        // A client's budget goes to what is worth most.
+        self.predictions.sort_by(|a, b| b.worth.total_cmp(&a.worth));
         for prediction in &self.predictions {
             if !self.policy.is_worth_a_look(prediction.worth) {
                 self.policy.pass_over(Refusal::Worthless);
