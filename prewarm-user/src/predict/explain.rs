@@ -196,14 +196,14 @@ impl Mixture {
             self.gathering.include(wanted, &view);
         }
         let base = self.gathering.base();
-        let start = network::sums(base);
+        let start = self.network.sums(base);
         let reason = |(place, candidate): (usize, &Candidate)| {
-            let logits = network::judge(&candidate.features, candidate.touched, base, &start);
+            let logits = self.network.judge(&candidate.features, candidate.touched, base, &start);
             let soon = &self.soon[usize::from(candidate.cold)];
             let mut effects: Vec<Effect> = (0..network::GROUPS)
                 .filter(|group| candidate.touched >> group & 1 == 1)
                 .map(|group| {
-                    let rest = network::judge(&candidate.features, candidate.touched & !(1 << group), base, &start);
+                    let rest = self.network.judge(&candidate.features, candidate.touched & !(1 << group), base, &start);
                     Effect { of: GROUPS[group], logit: f64::from(logits.soon - rest.soon) }
                 })
                 .collect();

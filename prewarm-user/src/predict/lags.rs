@@ -78,20 +78,18 @@ pub(super) fn masses(lags: &Lags, shares: &Shares) -> [f32; 3] {
 pub(super) fn quantiles<const N: usize>(lags: &Lags, elapsed: f32, quantiles: [f32; N]) -> [Duration; N] {
     let before = mass_before(lags, elapsed);
     let total = lags.iter().map(|&count| f32::from(count)).sum::<f32>() - before;
-    quantiles.map(|quantile| {
-        let wanted = before + total * quantile;
-        let mut mass = 0.0;
-        for (index, &count) in lags.iter().enumerate() {
-            let count = f32::from(count);
-            if count > 0.0 && mass + count >= wanted {
-                let start = if index == 0 { 0.0 } else { ENDS[index - 1] };
-                let time = start + (ENDS[index] - start) * ((wanted - mass) / count).clamp(0.0, 1.0);
-                return Duration::from_secs_f32((time - elapsed).max(0.0));
-            }
-            mass += count;
+    let mut times = [Duration::from_secs_f32(WINDOW); N];
+    let (mut mass, mut start, mut next) = (0.0, 0.0, 0);
+    for (&count, &end) in lags.iter().zip(&ENDS) {
+        let count = f32::from(count);
+        while next < N && count > 0.0 && mass + count >= before + total * quantiles[next] {
+            let time = start + (end - start) * ((before + total * quantiles[next] - mass) / count).clamp(0.0, 1.0);
+            times[next] = Duration::from_secs_f32((time - elapsed).max(0.0));
+            next += 1;
         }
-        Duration::from_secs_f32(WINDOW)
-    })
+        (mass, start) = (mass + count, end);
+    }
+    times
 }
 
 /// When something comes, if it comes within a minute: what the context that speaks best for it counted by lag.
@@ -108,6 +106,13 @@ impl Timing {
     /// Of a context that began `elapsed` seconds ago.
     pub(super) const fn new(lags: &Lags, elapsed: f32) -> Self {
         Self { lags: *lags, elapsed }
+    }
+
+    /// Of what is expected in so many seconds.
+    pub(super) fn at(expected_in: f32) -> Self {
+        let mut lags = [0; BINS];
+        lags[bin(expected_in)] = 1;
+        Self { lags, elapsed: 0.0 }
     }
 
     /// The share of accesses that come between `from` and `to` from now, of those that come within a minute.

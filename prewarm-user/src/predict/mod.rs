@@ -4,6 +4,7 @@
 //! accesses within the horizon. Never here: a clock, names (a resource is a number), growth (all memory is set aside at
 //! the start), or a training phase: the model predicts before it learns, event by event.
 
+mod agenda;
 mod arcs;
 mod correction;
 mod explain;
@@ -17,6 +18,7 @@ mod mixture;
 mod network;
 mod recent;
 mod resources;
+mod seasons;
 mod sequences;
 mod snapshot;
 mod trials;
@@ -57,6 +59,17 @@ pub struct Outlook {
     pub worth: f32,
     /// When it comes, if it comes.
     pub timing: Timing,
+}
+
+/// Something that is due by the clock, though no access announces it.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Due {
+    /// Who is expected to access it.
+    pub client: ClientKey,
+    /// What, how probably, and when.
+    pub prediction: Prediction,
+    /// What a copy made now is worth.
+    pub outlook: Outlook,
 }
 
 /// Copies that last for less are made when most accesses find them, others at once: measured by `bench predict --timing`.
@@ -102,6 +115,22 @@ pub trait Predictor: std::fmt::Debug + Send {
         Explanation::default()
     }
 
+    /// Tells the time on the wall: how long after the beginning of 1970 (UTC) the monotonic clock began, and by how many
+    /// seconds local time is ahead of UTC. To be told at the start and when either is changed. Until then times of day
+    /// and days of the week are not used.
+    fn set_wall_clock(&mut self, _since_1970: Duration, _utc_offset_seconds: i32) {}
+
+    /// Replaces `out` with what is due by its own rhythm or the time of day, though no access announces it: each is told
+    /// once, shortly before its time. Wanted at [`Self::next_due`], and about once a second does no harm.
+    fn due(&mut self, _now: Timestamp, out: &mut Vec<Due>) {
+        out.clear();
+    }
+
+    /// When [`Self::due`] is wanted next, as far as is known now.
+    fn next_due(&self, _now: Timestamp) -> Option<Timestamp> {
+        None
+    }
+
     /// Forgets a resource, for instance because its name is to be remembered no longer.
     fn forget(&mut self, resource: ResourceId);
 
@@ -111,3 +140,7 @@ pub trait Predictor: std::fmt::Debug + Send {
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tests_by_the_clock;
+#[cfg(test)]
+mod tests_properties;
