@@ -14,7 +14,8 @@ mod stats;
 
 pub use client::{Client, ClientError};
 pub use explain::{
-    AppraisalView, EffectView, ExplainRequest, ExplanationView, FollowerView, HeardView, ReasonView, RhythmView, VoteView,
+    AppraisalView, EffectView, ExplainRequest, ExplanationView, FollowerView, HeardView, ReasonView, RhythmView,
+    VoteView,
 };
 pub use exposition::{Kind, LABELLED, METRICS, Metric, exposition};
 pub use origins::OriginView;

@@ -11,7 +11,7 @@ mod rows;
 use std::path::{Path, PathBuf};
 
 use prewarm_tests::bench::predict::{case_of, metric, read, traces};
-use rows::Trace;
+use rows::{Trace, thinned};
 
 /// Traces recorded at the same place, by how their names begin: left out together.
 const ORIGINS: [&[&str]; 5] = [&["m57"], &["wrccdc"], &["lab24h", "phone"], &["oj", "twiki"], &["har", "iot"]];
@@ -23,12 +23,14 @@ pub(crate) fn main() -> anyhow::Result<()> {
     let out = arguments.next().map(PathBuf::from);
     let mut traces_read = Vec::new();
     for path in traces(Path::new(&folder)) {
-        traces_read.push((case_of(&path), Trace::new(read(&path)?)));
+        let events = read(&path)?;
+        traces_read.push((case_of(&path), Trace::new(thinned(&events), true)));
+        traces_read.push((case_of(&path), Trace::new(events, false)));
     }
     if let Some(out) = out {
         let all: Vec<&Trace> = traces_read.iter().map(|(_, trace)| trace).collect();
         let net = fit::fit(&all);
-        for (name, trace) in &traces_read {
+        for (name, trace) in traces_read.iter().filter(|(_, trace)| !trace.derived) {
             show(name, trace, &net);
         }
         std::fs::write(out, net.source())?;
@@ -39,7 +41,7 @@ pub(crate) fn main() -> anyhow::Result<()> {
         let rest: Vec<&Trace> =
             traces_read.iter().filter(|(name, _)| of(name) != Some(origin)).map(|(_, trace)| trace).collect();
         let net = fit::fit(&rest);
-        for (name, trace) in traces_read.iter().filter(|(name, _)| of(name) == Some(origin)) {
+        for (name, trace) in traces_read.iter().filter(|(name, trace)| of(name) == Some(origin) && !trace.derived) {
             show(name, trace, &net);
         }
     }

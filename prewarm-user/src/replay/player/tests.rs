@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::{
-    model::Prediction,
+    model::{Prediction, Timing},
     predict::Scripted,
     replay::{Leases, LookUps},
 };
@@ -55,6 +55,7 @@ fn player(port: Option<u16>) -> Player {
         earliest_in: Duration::from_millis(500),
         expected_in: Duration::from_secs(1),
         latest_in: Duration::from_secs(2),
+        timing: Timing::at(1.0),
     };
     predictor.say(A, vec![prediction]);
     let (look_up, round_trip) = (Duration::from_millis(40), Duration::from_millis(30));

@@ -47,8 +47,8 @@ const WAYS: [(&str, fn(&Outlook, Duration) -> (f32, f64)); 6] = [
     }),
     // What the outlook itself proposes.
     ("planned", |outlook, hold| {
-        let (start, worth) = outlook.plan(LEAD, hold);
-        (worth, start.as_secs_f64())
+        let (start, share) = outlook.timing.plan(LEAD, hold);
+        (outlook.worth * share, start.as_secs_f64())
     }),
 ];
 
