@@ -76,6 +76,7 @@ pub enum Command {
     /// Says what the kernel programs see in a capture, question by question.
     Dissect(dissect::Dissect),
     /// Says what prewarm would have saved on recorded traffic.
+    #[command(long_about = replay::ABOUT)]
     Replay(replay::ReplayArguments),
     /// Checks this machine, and says how to mend what is amiss.
     Doctor(doctor::DoctorArguments),
