@@ -12,8 +12,8 @@
 //! before the server tells of its client. While such a server writes, the host's own questions are held back for
 //! [`HOLD`]; those that it turns out to have passed on for a client are none of the host's own.
 //!
-//! Likewise a program connects long before a server tells what the address was the answer to. A connection to an address
-//! that no name is known for waits as long, with its end, for the answer that names it.
+//! Likewise a program connects long before a server tells what the address was the answer to. A connection to an
+//! address that no name is known for waits as long, with its end, for the answer that names it.
 
 use std::{collections::VecDeque, net::IpAddr, time::Duration};
 
@@ -159,13 +159,27 @@ impl Merge {
         self.held.front().map(|(due, _)| *due)
     }
 
+    /// A client of a server on this host asked at `asked`, which may be the daemon itself: what has left this host for
+    /// the same name since then was asked on its behalf.
+    pub fn passed_on(&mut self, resource: ResourceId, asked: Timestamp) {
+        let before = self.held.len();
+        self.held.retain(|(_, held)| {
+            let same = matches!(&held.seen, Seen::Question { resource: of, .. } if *of == resource);
+            !(same && held.at + Duration::from_millis(50) >= asked && held.at < asked + PASSED_ON_WITHIN)
+        });
+        self.counters.passed_on += (before - self.held.len()) as u64;
+    }
+
     fn hold(&mut self, observation: Observation) {
         self.held.push_back((observation.at + HOLD, observation));
     }
 
     /// Whether a connection's name may still be told; its end follows its begin.
     fn waits(&self, observation: &Observation, connection: &Connection, around: &impl Around) -> bool {
-        let of_this = |(_, held): &(_, Observation)| matches!(&held.seen, Seen::Connection(held) if held.socket == connection.socket);
+        let of_this = |(_, held): &(_, Observation)| {
+            let Seen::Connection(held) = &held.seen else { return false };
+            held.socket == connection.socket
+        };
         match connection.phase {
             Phase::Established { own: false, .. } => {
                 self.held.len() < HELD
@@ -181,7 +195,10 @@ impl Merge {
         if self.held.is_empty() {
             return;
         }
-        let is_named = |held: &Observation| matches!(&held.seen, Seen::Connection(held) if addresses.contains(&held.destination.ip().to_canonical()));
+        let is_named = |held: &Observation| {
+            let Seen::Connection(held) = &held.seen else { return false };
+            addresses.contains(&held.destination.ip().to_canonical())
+        };
         let (named, others) = self.held.drain(..).partition::<VecDeque<_>, _>(|(_, held)| is_named(held));
         self.held = others;
         out.extend(named.into_iter().map(|(_, held)| held));
@@ -195,17 +212,6 @@ impl Merge {
             (Teller::Wire, _) => near(last.at, question.at, WINDOW),
             _ => question.at < last.at + WINDOW,
         }
-    }
-
-    /// A client of a server on this host asked at `asked`, which may be the daemon itself: what has left this host for the
-    /// same name since then was asked on its behalf.
-    pub fn passed_on(&mut self, resource: ResourceId, asked: Timestamp) {
-        let before = self.held.len();
-        self.held.retain(|(_, held)| {
-            let same = matches!(&held.seen, Seen::Question { resource: of, .. } if *of == resource);
-            !(same && held.at + Duration::from_millis(50) >= asked && held.at < asked + PASSED_ON_WITHIN)
-        });
-        self.counters.passed_on += (before - self.held.len()) as u64;
     }
 
     fn last(&self, resource: ResourceId, client: IpAddr, group: u16) -> Option<Slot> {
