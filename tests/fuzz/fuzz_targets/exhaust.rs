@@ -1,16 +1,18 @@
 // What every target does: it reads to the end. Each observation needs some bytes, so their number tells an endless loop.
 
-use std::path::Path;
+use std::{path::Path, sync::LazyLock};
 
 use prewarm_user::{
     kernel::Key,
     observe::recording::{Format, Recording},
 };
 
+/// Made once, since that takes longer than most runs.
+static KEY: LazyLock<Key> = LazyLock::new(|| Key::from_secret(&[7; 32]));
+
 /// Reads bytes as a recording of this format.
 pub fn exhaust(bytes: &[u8], format: Format) {
-    let key = Key::from_secret(&[7; 32]);
-    let Ok(mut recording) = Recording::of_bytes(Path::new("fuzzed"), bytes.to_vec(), Some(format), &key) else {
+    let Ok(mut recording) = Recording::of_bytes(Path::new("fuzzed"), bytes.to_vec(), Some(format), &KEY) else {
         return;
     };
     // What is compressed may be a thousand times as long.
