@@ -7,6 +7,7 @@
 mod agenda;
 mod arcs;
 mod correction;
+mod due;
 mod explain;
 mod fake;
 mod features;

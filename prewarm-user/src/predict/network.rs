@@ -78,7 +78,7 @@ pub(super) fn sketch(features: &Features) -> Sketch {
     let [mean, scale] = &MOMENTS;
     let mut sketch = [0; FEATURES];
     for (((steps, feature), mean), scale) in sketch.iter_mut().zip(features).zip(mean).zip(scale) {
-        let deviations = ((feature - mean) * scale).max(-DEVIATIONS).min(DEVIATIONS);
+        let deviations = ((feature - mean) * scale).clamp(-DEVIATIONS, DEVIATIONS);
         *steps = (deviations * STEPS + ROUND).to_bits() as i8;
     }
     sketch
