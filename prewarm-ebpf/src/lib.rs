@@ -8,6 +8,7 @@
 pub mod abi;
 mod answer;
 mod edns;
+pub mod getaddrinfo;
 mod hash;
 mod headers;
 mod name;

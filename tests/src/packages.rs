@@ -36,12 +36,23 @@ pub const ORIGINS: &[Package] = &[
     Package { program: "postfix", package: "postfix" },
 ];
 
+/// Name servers that write down what they are asked, and what asks them encrypted; `unbound` is in [`PACKAGES`]. And a
+/// second C library.
+pub const NAME_SERVERS: &[Package] = &[
+    Package { program: "knotd", package: "knot" },
+    // A module has no program; the one file of a package that no system leaves out is its licence.
+    Package { program: "/usr/share/doc/knot-module-dnstap/copyright", package: "knot-module-dnstap" },
+    Package { program: "kdig", package: "knot-dnsutils" },
+    Package { program: "musl-gcc", package: "musl-tools" },
+];
+
 /// The units that those packages enable, each after its package.
 pub const SERVICES: &[(&str, &str)] = &[
     ("nginx", "nginx"),
     ("unbound", "unbound"),
     ("unbound", "unbound-resolvconf"),
     ("nsd", "nsd"),
+    ("knot", "knot"),
     ("openssh-server", "ssh"),
     ("postfix", "postfix"),
 ];

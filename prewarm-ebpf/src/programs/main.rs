@@ -17,6 +17,7 @@ mod count;
 mod egress;
 mod emit;
 mod frame;
+mod getaddrinfo;
 mod heartbeat;
 mod ingress;
 mod maps;

@@ -70,6 +70,10 @@ impl Daemon {
                 let seen = self.ask(Question::Origins).await?;
                 Answer::Origins(self.gauges.origins(seen, limit.limit))
             }
+            Request::Explain(request) => {
+                let explained = self.ask(|to| Question::Explain(request, to)).await?;
+                Answer::Explanation(Box::new(explained.map_err(|error| refused(&error))?))
+            }
             Request::Reload => Answer::Done(self.reload().await?),
             Request::Attach { interface } => {
                 let done = self.ask(|to| Question::Attach(interface, to)).await?;

@@ -9,13 +9,16 @@ mod explain;
 mod handle;
 mod keep;
 mod key;
+mod memory;
 mod numbers;
 mod proxies;
 mod redirect;
 mod sockops;
+mod sources;
 mod tproxy;
 mod uses;
 mod warm;
 mod ways;
+mod why;
 
 pub use daemon::run;

@@ -8,6 +8,7 @@ mod dissect;
 mod doctor;
 mod documents;
 pub mod exec;
+mod explain;
 mod exit;
 mod lease;
 mod leases;
@@ -16,6 +17,7 @@ mod names;
 mod origins;
 mod output;
 mod predictions;
+mod replay;
 mod run;
 mod stats;
 
@@ -65,12 +67,17 @@ pub enum Command {
     Origins(ListArguments),
     /// Lists what is expected, by value and deadline.
     Predictions(ListArguments),
+    /// Says why something is expected, or not: the contexts that speak for it, the counts, the probability, the time.
+    Explain(explain::ExplainArguments),
     /// Attaches the running daemon to one more interface.
     Attach(link::LinkArguments),
     /// Detaches the running daemon from an interface.
     Detach(link::LinkArguments),
     /// Says what the kernel programs see in a capture, question by question.
     Dissect(dissect::Dissect),
+    /// Says what prewarm would have saved on recorded traffic.
+    #[command(long_about = replay::ABOUT)]
+    Replay(replay::ReplayArguments),
     /// Checks this machine, and says how to mend what is amiss.
     Doctor(doctor::DoctorArguments),
     /// Shows and checks settings.
@@ -96,9 +103,11 @@ impl Command {
             Self::Names(arguments) => names::run(&arguments),
             Self::Origins(arguments) => origins::run(&arguments),
             Self::Predictions(arguments) => predictions::run(&arguments),
+            Self::Explain(arguments) => arguments.run(),
             Self::Attach(arguments) => arguments.attach(),
             Self::Detach(arguments) => arguments.detach(),
             Self::Dissect(arguments) => Ok(arguments.run(&mut io::stdout().lock(), &mut io::stderr().lock())),
+            Self::Replay(arguments) => arguments.run(),
             Self::Doctor(arguments) => arguments.run(),
             Self::Config(arguments) => arguments.run(),
             Self::Completions(arguments) => arguments.run(),

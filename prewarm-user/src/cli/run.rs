@@ -5,7 +5,7 @@ use std::{net::SocketAddr, path::PathBuf};
 use clap::Args;
 
 use crate::{
-    config::{Config, ConfigError, RedirectSettings, Sources, load},
+    config::{Config, ConfigError, RedirectSettings, Source, Sources, load},
     kernel::cgroup_mount,
     telemetry::LogFormat,
 };
@@ -16,6 +16,10 @@ pub struct RunArguments {
     /// An interface to attach to; may be given several times.
     #[arg(short, long = "iface", value_name = "IF")]
     interfaces: Vec<String>,
+    /// Another source of names, also instead of an interface: dnstap:/PATH listens there for DNS servers, getaddrinfo
+    /// watches this host's C libraries, getaddrinfo:/PATH one of them; may be given several times.
+    #[arg(long, value_name = "SOURCE")]
+    source: Vec<Source>,
     #[command(flatten)]
     settings: SettingsArguments,
     /// The control socket.
@@ -76,6 +80,7 @@ impl RunArguments {
     pub fn configuration(&self) -> Result<Config, ConfigError> {
         let mut config = load(&self.settings.sources())?;
         add(&mut config.capture.interfaces, &self.interfaces);
+        add(&mut config.sources.list, &self.source);
         let handover = &mut config.handover;
         add(&mut handover.socks.listen, &self.socks);
         add(&mut handover.connect.listen, &self.connect);

@@ -78,6 +78,22 @@ fn shown(stats: &Stats) -> String {
     for (reason, count) in stats.drops.iter().filter(|(_, count)| **count > 0) {
         row("passed, unread", count.to_string(), reason.replace('_', " "));
     }
+    for (source, counts) in &stats.sources {
+        let rest = [
+            (counts.upstream, "of the server's own"),
+            (counts.own, "of prewarm's own"),
+            (counts.ignored, "left out"),
+            (counts.unread, "unread"),
+            (counts.dropped, "dropped"),
+            (counts.broken, "writers broke off"),
+            (counts.refused, "writers turned away"),
+        ];
+        let rest = rest.iter().filter(|(count, _)| *count > 0).map(|(count, what)| format!(", {count} {what}"));
+        let feeds = if source.starts_with("dnstap") { "writers" } else { "libraries" };
+        let note =
+            format!("{source}: {} {feeds}, {} answers{}", counts.feeds, counts.answers, rest.collect::<String>());
+        row("names told", counts.questions.to_string(), note);
+    }
     let predictions = &stats.predictions;
     row(
         "predictions",
@@ -108,6 +124,22 @@ fn shown(stats: &Stats) -> String {
             Some(reason) => format!("of programs that ask only: {reason}"),
         },
     );
+    let encrypted = &stats.encrypted;
+    if encrypted.is_any() {
+        row(
+            "encrypted DNS",
+            (encrypted.connections.max(encrypted.egress_connections) + encrypted.ingress_connections).to_string(),
+            format!(
+                "connections to port 853 (this host's {}, seen arriving {}, leaving {}), QUIC packets {} in, {} out; \
+                 DNS over HTTPS can't be told from other HTTPS",
+                encrypted.connections,
+                encrypted.ingress_connections,
+                encrypted.egress_connections,
+                encrypted.ingress_packets,
+                encrypted.egress_packets
+            ),
+        );
+    }
     let leases = &stats.leases;
     row(
         "leases opened",

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{OriginView, Stats};
+use super::{ExplainRequest, ExplanationView, OriginView, Stats};
 use crate::lease::LeaseView;
 
 /// The protocol's version. A daemon refuses another major version and says which it speaks.
@@ -33,6 +33,8 @@ pub enum Request {
     Origins(ListLimit),
     /// What is expected: the queue of intents, by value and deadline.
     Predictions(ListLimit),
+    /// Why something is expected.
+    Explain(ExplainRequest),
     /// Read the configuration again.
     Reload,
     /// Attach to one more interface.
@@ -90,6 +92,8 @@ pub enum Answer {
     Origins(Vec<OriginView>),
     /// To [`Request::Predictions`].
     Predictions(Vec<PredictionView>),
+    /// To [`Request::Explain`].
+    Explanation(Box<ExplanationView>),
     /// To what only does something: a line for a person.
     Done(String),
 }

@@ -1,6 +1,6 @@
 //! The loaded programs and their maps.
 
-use std::{collections::BTreeMap, path::Path, time::Duration};
+use std::{collections::BTreeMap, os::unix::fs::MetadataExt as _, path::Path, time::Duration};
 
 use aya::{
     Ebpf, EbpfLoader, VerifierLogLevel,
@@ -13,6 +13,7 @@ use prewarm_ebpf::abi::{
     OWN_MARK, RECENT_ENTRIES, RING, RING_BYTES, RecentSlot, SLEEPING, TICKS, WINDOW,
 };
 use prewarm_ebpf::{
+    getaddrinfo::{LOOKUP_ENTRIES, LOOKUPS, OWN_PROCESS, OWN_PROCESSES},
     redirect::{REDIRECTED, REDIRECTED_ENTRIES},
     tproxy::{FLOW_ENTRIES, FLOWS},
 };
@@ -46,6 +47,8 @@ pub struct Settings {
     pub redirect: bool,
     /// The same of the program that takes over forwarded connections.
     pub tproxy: bool,
+    /// The same of the programs that watch `getaddrinfo`.
+    pub lookups: bool,
 }
 
 impl Settings {
@@ -62,6 +65,7 @@ impl Settings {
             egress: true,
             redirect: false,
             tproxy: false,
+            lookups: false,
         }
     }
 }
@@ -223,6 +227,8 @@ impl Drop for Programs {
 pub(super) fn open(object: &[u8], settings: &Settings) -> Result<Ebpf, KernelError> {
     check_abi(object)?;
     let ticks = ticks_per_second()?;
+    // Without /proc nothing tells the daemon's own look-ups from others', of which there are hardly any.
+    let (device, inode) = std::fs::metadata("/proc/self/ns/pid").map_or((0, 0), |space| (space.dev(), space.ino()));
     let window = u64::try_from(settings.window.as_millis()).unwrap_or(u64::MAX).saturating_mul(ticks) / 1000;
     EbpfLoader::new()
         .verifier_log_level(VerifierLogLevel::STATS)
@@ -233,6 +239,10 @@ pub(super) fn open(object: &[u8], settings: &Settings) -> Result<Ebpf, KernelErr
         .map_max_entries(RING, settings.ring_bytes)
         .map_max_entries(REDIRECTED, if settings.redirect { REDIRECTED_ENTRIES } else { 1 })
         .map_max_entries(FLOWS, if settings.tproxy { FLOW_ENTRIES } else { 1 })
+        .map_max_entries(LOOKUPS, if settings.lookups { LOOKUP_ENTRIES } else { 1 })
+        .override_global(OWN_PROCESS, &std::process::id(), true)
+        .override_global(OWN_PROCESSES[0], &device, true)
+        .override_global(OWN_PROCESSES[1], &inode, true)
         .load(object)
         .map_err(KernelError::Prepare)
 }
@@ -245,6 +255,7 @@ pub(super) fn verify(bpf: &mut Ebpf, name: &'static str) -> Result<(), KernelErr
         Some(Program::SchedClassifier(program)) => program.load().map_err(refused),
         Some(Program::CgroupSockAddr(program)) => program.load().map_err(refused),
         Some(Program::SockOps(program)) => program.load().map_err(refused),
+        Some(Program::UProbe(program)) => program.load().map_err(refused),
         _ => Err(refused(ProgramError::UnexpectedProgramType)),
     }
 }

@@ -38,6 +38,7 @@ impl Mixture {
             let prediction = Prediction {
                 resource,
                 probability,
+                worth: f64::from(appointment.worth),
                 earliest_in: duration(earliest_in),
                 expected_in: duration(expected_in),
                 latest_in: duration(latest_in),

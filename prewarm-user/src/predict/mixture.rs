@@ -10,7 +10,7 @@
 use std::time::Duration;
 
 use super::{
-    ClientKey, Due, Explanation, Outlook, Predictor, Timing,
+    ClientKey, Due, Explanation, Follower, Outlook, Predictor, Timing,
     agenda::{Agenda, Appointment},
     arcs::{self, Arcs, Handle, NOWHERE, Node},
     correction::Correction,
@@ -483,13 +483,21 @@ impl Predictor for Mixture {
             let soon = &self.soon[usize::from(candidate.cold)];
             let probability = f64::from(soon.probability(judged.logits.soon)).clamp(0.0, 1.0);
             let Some(resource) = self.resources.id(candidate.resource) else { continue };
-            if probability >= self.floor {
+            let worth = squash(judged.logits.worth);
+            if probability.max(worth.into()) >= self.floor {
                 let [earliest_in, expected_in, latest_in] =
                     lags::quantiles(&candidate.lags, candidate.elapsed, [0.1, 0.5, 0.9]);
-                out.push(Prediction { resource, probability, earliest_in, expected_in, latest_in });
+                out.push(Prediction {
+                    resource,
+                    probability,
+                    worth: worth.into(),
+                    earliest_in,
+                    expected_in,
+                    latest_in,
+                });
             }
             let timing = Timing::new(&candidate.lags, candidate.elapsed);
-            self.outlooks.push(Outlook { resource, worth: squash(judged.logits.worth), timing });
+            self.outlooks.push(Outlook { resource, worth, timing });
         }
         out.sort_by(|a, b| b.probability.total_cmp(&a.probability).then(a.resource.cmp(&b.resource)));
         out.truncate(self.limit);
@@ -519,6 +527,14 @@ impl Predictor for Mixture {
 
     fn next_due(&self, now: Timestamp) -> Option<Timestamp> {
         self.next_appointment(now)
+    }
+
+    fn followers(&self, resource: ResourceId) -> Vec<Follower> {
+        self.followed(resource)
+    }
+
+    fn save(&self, to: &mut dyn std::io::Write) -> std::io::Result<()> {
+        Self::save(self, to)
     }
 
     fn forget(&mut self, resource: ResourceId) {

@@ -11,6 +11,7 @@ mod due;
 mod explain;
 mod fake;
 mod features;
+mod followers;
 mod gather;
 mod habits;
 mod host;
@@ -30,6 +31,7 @@ use std::{net::IpAddr, time::Duration};
 pub use explain::{Effect, Explanation, Heard, Order, Reason, Rhythm, Vote};
 pub use fake::Scripted;
 pub use features::{FEATURES, Features};
+pub use followers::Follower;
 pub use lags::Timing;
 pub use mixture::Mixture;
 pub use sequences::Sequences;
@@ -132,8 +134,21 @@ pub trait Predictor: std::fmt::Debug + Send {
         None
     }
 
+    /// What followed a resource so far, whoever accessed it, most often first; empty if the predictor can't tell.
+    fn followers(&self, _resource: ResourceId) -> Vec<Follower> {
+        Vec::new()
+    }
+
     /// Forgets a resource, for instance because its name is to be remembered no longer.
     fn forget(&mut self, resource: ResourceId);
+
+    /// Writes what was learnt, to be read again after a restart; a predictor that keeps nothing writes nothing.
+    ///
+    /// # Errors
+    /// When `to` does not take it.
+    fn save(&self, _to: &mut dyn std::io::Write) -> std::io::Result<()> {
+        Ok(())
+    }
 
     /// Bytes taken, all included.
     fn bytes(&self) -> usize;

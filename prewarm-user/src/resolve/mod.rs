@@ -5,11 +5,13 @@
 
 mod hickory;
 mod lookups;
+mod ports;
 
 use std::{net::IpAddr, time::Duration};
 
 pub use hickory::HostResolver;
 pub use lookups::{LookupCounters, Lookups};
+pub use ports::OwnPorts;
 
 use crate::model::Name;
 

@@ -3,10 +3,8 @@
 //!
 //! Comes in: traces (time, client, resource) and sequences. Goes out: rows. `docs/prediction.md` tells what they mean.
 
-pub mod baselines;
 mod flags;
 pub mod generated;
-pub mod metric;
 pub mod sequences;
 pub mod timing;
 
@@ -19,6 +17,7 @@ use std::{
 
 use anyhow::Context as _;
 pub use flags::Flags;
+pub use prewarm_user::replay::{Event, Said, baselines, metric};
 use prewarm_user::{
     config::PredictSettings,
     model::{ResourceId, Timestamp},
@@ -26,17 +25,6 @@ use prewarm_user::{
 };
 
 use super::Row;
-
-/// One access of a trace.
-#[derive(Clone, Copy, Debug)]
-pub struct Event {
-    /// Seconds.
-    pub at: f64,
-    /// The client's number.
-    pub client: u32,
-    /// The resource's number, dense.
-    pub resource: u32,
-}
 
 /// The times to live that are replayed, with what is appended to the name of the case.
 const TTLS: [(f64, &str); 2] = [(60.0, ""), (300.0, "@300")];
@@ -73,9 +61,6 @@ fn lines(path: &Path) -> anyhow::Result<Box<dyn std::io::BufRead>> {
     let read: Box<dyn Read> = if compressed { Box::new(flate2::read::GzDecoder::new(file)) } else { Box::new(file) };
     Ok(Box::new(BufReader::new(read)))
 }
-
-/// What a model says after each event: names with scores, best first.
-pub type Said = Vec<Vec<(u32, f32)>>;
 
 /// What prewarm's predictor says.
 #[derive(Debug)]

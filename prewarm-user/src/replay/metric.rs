@@ -4,9 +4,7 @@
 //! error. Never here: models. One cache with a fixed TTL is shared by all clients; a prefetch takes 20 ms; at most five
 //! are made for an event; the threshold on the score is swept.
 
-use std::collections::HashMap;
-
-use super::{Event, Said};
+use super::{Event, Said, running::Calibrating};
 
 /// Lead time of a prefetch in seconds.
 const LEAD: f64 = 0.020;
@@ -26,49 +24,88 @@ pub struct Replay {
     pub used: [usize; 3],
 }
 
+/// A name's answer in the cache.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Copy {
+    ready: f64,
+    expire: f64,
+    /// When the prefetch was made that nobody has used so far.
+    mark: f64,
+}
+
+impl Copy {
+    /// None.
+    pub(super) const NONE: Self = Self { ready: f64::NEG_INFINITY, expire: f64::NEG_INFINITY, mark: f64::NAN };
+
+    /// Whether it still matters.
+    pub(super) const fn lives(&self, now: f64) -> bool {
+        self.expire > now
+    }
+}
+
+/// Where copies are kept.
+pub(super) trait Copies {
+    /// A name's.
+    fn copy(&mut self, name: u32) -> &mut Copy;
+}
+
+impl Copies for Vec<Copy> {
+    fn copy(&mut self, name: u32) -> &mut Copy {
+        &mut self[name as usize]
+    }
+}
+
+/// One event: its access, and the prefetches of what was said after it with a score of at least `threshold`.
+pub(super) fn step(
+    copies: &mut impl Copies,
+    result: &mut Replay,
+    event: &Event,
+    said: &[(u32, f32)],
+    ttl: f64,
+    threshold: f32,
+) {
+    let copy = copies.copy(event.resource);
+    if copy.expire > event.at {
+        result.misses += usize::from(copy.ready > event.at);
+    } else {
+        result.misses += 1;
+        *copy = Copy { ready: event.at, expire: event.at + ttl, mark: f64::NAN };
+    }
+    if !copy.mark.is_nan() {
+        let lead = event.at - copy.mark;
+        if lead >= LEAD && lead < ttl {
+            result.used[0] += usize::from(lead <= 10.0);
+            result.used[1] += usize::from(lead <= 60.0);
+            result.used[2] += 1;
+        }
+        copy.mark = f64::NAN;
+    }
+    let mut made = 0;
+    for &(name, score) in said {
+        if made >= MOST || score < threshold {
+            break;
+        }
+        if name == event.resource {
+            continue;
+        }
+        let copy = copies.copy(name);
+        if copy.expire > event.at {
+            continue;
+        }
+        *copy = Copy { ready: event.at + LEAD, expire: event.at + LEAD + ttl, mark: event.at };
+        made += 1;
+    }
+    result.prefetches += made;
+}
+
 /// Replays the events with prefetches of what is said with a score of at least `threshold`.
 #[must_use]
 pub fn replay(events: &[Event], said: Option<&Said>, ttl: f64, threshold: f32) -> Replay {
-    #[derive(Clone, Copy)]
-    struct Copy {
-        ready: f64,
-        expire: f64,
-        mark: f64,
-    }
     let names = events.iter().map(|event| event.resource as usize + 1).max().unwrap_or(0);
-    let none = Copy { ready: f64::NEG_INFINITY, expire: f64::NEG_INFINITY, mark: f64::NAN };
-    let mut copies = vec![none; names];
+    let mut copies = vec![Copy::NONE; names];
     let mut result = Replay::default();
     for (index, event) in events.iter().enumerate() {
-        let copy = &mut copies[event.resource as usize];
-        if copy.expire > event.at {
-            result.misses += usize::from(copy.ready > event.at);
-        } else {
-            result.misses += 1;
-            *copy = Copy { ready: event.at, expire: event.at + ttl, mark: f64::NAN };
-        }
-        if !copy.mark.is_nan() {
-            let lead = event.at - copy.mark;
-            if lead >= LEAD && lead < ttl {
-                result.used[0] += usize::from(lead <= 10.0);
-                result.used[1] += usize::from(lead <= 60.0);
-                result.used[2] += 1;
-            }
-            copy.mark = f64::NAN;
-        }
-        let mut made = 0;
-        for &(name, score) in said.map_or(&[][..], |said| &said[index]) {
-            if made >= MOST || score < threshold {
-                break;
-            }
-            let copy = &mut copies[name as usize];
-            if name == event.resource || copy.expire > event.at {
-                continue;
-            }
-            *copy = Copy { ready: event.at + LEAD, expire: event.at + LEAD + ttl, mark: event.at };
-            made += 1;
-        }
-        result.prefetches += made;
+        step(&mut copies, &mut result, event, said.map_or(&[][..], |said| &said[index]), ttl, threshold);
     }
     result
 }
@@ -85,6 +122,20 @@ pub struct Sweep {
     pub waste: f64,
 }
 
+/// The thresholds that are swept.
+pub(super) fn thresholds() -> impl Iterator<Item = f32> {
+    (0..=70).map(|step| if step == 70 { 0.0 } else { (0.97 * 0.92f64.powi(step)) as f32 })
+}
+
+/// Cost and coverage of each run, by cost.
+pub(super) fn points(runs: impl Iterator<Item = Replay>, without: f64) -> Vec<(f64, f64, Replay)> {
+    let without = without.max(1.0);
+    let point = |run: Replay| (run.prefetches as f64 / without, 100.0 * (1.0 - run.misses as f64 / without), run);
+    let mut points: Vec<_> = runs.map(point).collect();
+    points.sort_by(|a, b| a.0.total_cmp(&b.0));
+    points
+}
+
 /// Sweeps the threshold.
 #[must_use]
 pub fn sweep(events: &[Event], said: &Said, ttl: f64) -> Sweep {
@@ -95,17 +146,14 @@ pub fn sweep(events: &[Event], said: &Said, ttl: f64) -> Sweep {
 /// Sweeps the threshold of a replay; `without` are the misses without any prefetch.
 #[must_use]
 pub fn sweep_with(without: f64, replay: &dyn Fn(f32) -> Replay) -> Sweep {
+    at_costs(&points(thresholds().map(replay), without), without)
+}
+
+/// Coverage at the costs that are told, of points by cost.
+pub(super) fn at_costs(points: &[(f64, f64, Replay)], without: f64) -> Sweep {
     if without == 0.0 {
         return Sweep::default();
     }
-    let mut points: Vec<(f64, f64, Replay)> = (0..=70)
-        .map(|step| {
-            let threshold = if step == 70 { 0.0 } else { 0.97 * 0.92f64.powi(step) };
-            let result = replay(threshold as f32);
-            (result.prefetches as f64 / without, 100.0 * (1.0 - result.misses as f64 / without), result)
-        })
-        .collect();
-    points.sort_by(|a, b| a.0.total_cmp(&b.0));
     let coverage = COSTS.map(|cost| {
         let best = points.iter().filter(|point| point.0 <= cost).map(|point| point.1).fold(0.0, f64::max);
         let below = points.iter().rev().find(|point| point.0 <= cost).map_or((0.0, 0.0), |point| (point.0, point.1));
@@ -129,27 +177,9 @@ pub fn sweep_with(without: f64, replay: &dyn Fn(f32) -> Replay) -> Sweep {
 /// came and the count of each bin.
 #[must_use]
 pub fn calibration(events: &[Event], said: &Said) -> (f64, [[f64; 3]; 10]) {
-    let mut accesses: HashMap<u32, Vec<usize>> = HashMap::new();
-    for (index, event) in events.iter().enumerate() {
-        accesses.entry(event.resource).or_default().push(index);
+    let mut calibrating = Calibrating::default();
+    for (event, said) in events.iter().zip(said) {
+        calibrating.event(event, said);
     }
-    let mut bins = [[0.0; 3]; 10];
-    for (index, event) in events.iter().enumerate() {
-        for &(name, p) in &said[index] {
-            if p < 0.05 || name == event.resource {
-                continue;
-            }
-            // By their order, since many records of one second may carry the same time.
-            let came = &accesses[&name];
-            let next = came.partition_point(|at| *at <= index);
-            let hit = came.get(next).is_some_and(|at| events[*at].at - event.at <= 10.0);
-            let bin = &mut bins[((p * 10.0) as usize).min(9)];
-            bin[0] += f64::from(p);
-            bin[1] += f64::from(u8::from(hit));
-            bin[2] += 1.0;
-        }
-    }
-    let all: f64 = bins.iter().map(|bin| bin[2]).sum();
-    let error = bins.iter().map(|bin| (bin[0] - bin[1]).abs()).sum::<f64>() / all.max(1.0);
-    (error, bins.map(|[said, came, count]| [said / f64::max(count, 1.0), came / f64::max(count, 1.0), count]))
+    calibrating.finish()
 }
