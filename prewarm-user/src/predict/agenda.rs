@@ -1,7 +1,7 @@
 //! What is wanted at set intervals: for a client and a resource, when it will be asked for next though nothing else
 //! announces it.
 //!
-//! Comes in: accesses. Goes out: appointments whose time has come. Never here: more of them than set aside, 64 bytes
+//! Comes in: accesses. Goes out: appointments whose time has come. Never here: more of them than set aside, 48 bytes
 //! each; in a full set the one that came least often, and of those the oldest, is given up.
 
 use super::{ClientKey, lags::WINDOW, resources::Ref};

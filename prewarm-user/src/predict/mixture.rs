@@ -38,14 +38,14 @@ const TRIALS: usize = 16;
 /// What leads has at least this logit in the counts.
 const LEADS: f32 = -2.2;
 /// Candidates of one event that the network learns from: the best cold ones.
-const LESSONS: usize = 8;
+const LESSONS: usize = 6;
 /// Lessons learnt at one event at most: what is more waits, so that no event pays for a minute.
-const LESSONS_LEARNT: usize = 6;
+const LESSONS_LEARNT: usize = 5;
 /// A use this many seconds, and this many further accesses of the client, later is worth a third.
 const PATIENCE: f32 = 60.0;
 const PATIENCE_ACCESSES: f32 = 20.0;
 /// Appointments told at once at most; what is more is not told.
-const APPOINTMENTS: usize = 64;
+pub(super) const APPOINTMENTS: usize = 64;
 /// Trials after which a ledger halves: a resource's, and that of all.
 const LEDGERS: [f32; 2] = [100.0, 1000.0];
 
@@ -86,10 +86,10 @@ struct Judged {
 /// The model.
 #[derive(Debug)]
 pub struct Mixture {
-    horizon: f32,
+    pub(super) horizon: f32,
     pub(super) lead: f32,
     limit: usize,
-    floor: f64,
+    pub(super) floor: f64,
     pub(super) arcs: Arcs,
     pub(super) resources: Resources,
     pub(super) recent: Recent,
@@ -97,11 +97,11 @@ pub struct Mixture {
     pub(super) host: Host,
     trials: Trials<Said>,
     lessons: Trials<Lesson>,
-    agenda: Agenda,
-    seasons: Seasons,
+    pub(super) agenda: Agenda,
+    pub(super) seasons: Seasons,
     /// Local seconds since 1970 when the clock began, if that was told.
     wall: Option<f64>,
-    appointments: Vec<Appointment>,
+    pub(super) appointments: Vec<Appointment>,
     pub(super) network: Network,
     pub(super) ledger: Ledger,
     /// For warm candidates and for cold ones.
@@ -189,7 +189,7 @@ impl Mixture {
     }
 
     /// Time never runs backwards in here.
-    fn advance(&mut self, now: Timestamp) -> f64 {
+    pub(super) fn advance(&mut self, now: Timestamp) -> f64 {
         let clock = seconds(now);
         self.offset.get_or_insert(self.now - clock);
         self.now = self.time(now);
@@ -197,7 +197,7 @@ impl Mixture {
     }
 
     /// Local seconds since 1970, if they are known.
-    fn local(&self, now: Timestamp) -> Option<f64> {
+    pub(super) fn local(&self, now: Timestamp) -> Option<f64> {
         self.wall.map(|wall| wall + seconds(now))
     }
 
@@ -518,62 +518,24 @@ impl Predictor for Mixture {
         self.reasons(now, client, last, resource)
     }
 
+    fn set_wall_clock(&mut self, since_1970: Duration, utc_offset_seconds: i32) {
+        self.wall = Some(since_1970.as_secs_f64() + f64::from(utc_offset_seconds));
+    }
+
+    fn due(&mut self, now: Timestamp, out: &mut Vec<Due>) {
+        self.tell_due(now, out);
+    }
+
+    fn next_due(&self, now: Timestamp) -> Option<Timestamp> {
+        self.next_appointment(now)
+    }
+
     fn followers(&self, resource: ResourceId) -> Vec<Follower> {
         self.followed(resource)
     }
 
     fn save(&self, to: &mut dyn std::io::Write) -> std::io::Result<()> {
         Self::save(self, to)
-    }
-
-    fn set_wall_clock(&mut self, since_1970: Duration, utc_offset_seconds: i32) {
-        self.wall = Some(since_1970.as_secs_f64() + f64::from(utc_offset_seconds));
-    }
-
-    fn due(&mut self, now: Timestamp, out: &mut Vec<Due>) {
-        out.clear();
-        let local = self.local(now);
-        let now = self.advance(now);
-        let mut appointments = std::mem::take(&mut self.appointments);
-        appointments.clear();
-        let mut tell = |appointment| {
-            if appointments.len() < APPOINTMENTS {
-                appointments.push(appointment);
-            }
-        };
-        self.agenda.due(now, self.horizon, &mut tell);
-        if let Some(local) = local {
-            self.seasons.due(local, self.horizon, &mut tell);
-        }
-        for appointment in &appointments {
-            // Between two restarts of the clock a place may have changed hands.
-            let Some(resource) = self.resources.id(appointment.resource) else { continue };
-            let probability = f64::from(appointment.probability);
-            if probability < self.floor && f64::from(appointment.worth) < self.floor {
-                continue;
-            }
-            let [earliest_in, expected_in, latest_in] =
-                [-2.0, 0.0, 2.0].map(|by| appointment.expected_in + by * appointment.deviation);
-            let duration = |seconds: f32| Duration::from_secs_f32(seconds.max(0.0));
-            let prediction = Prediction {
-                resource,
-                probability,
-                worth: appointment.worth.into(),
-                earliest_in: duration(earliest_in),
-                expected_in: duration(expected_in),
-                latest_in: duration(latest_in),
-                timing: Timing::at(appointment.expected_in),
-            };
-            out.push(Due { client: appointment.client, prediction });
-        }
-        self.appointments = appointments;
-    }
-
-    fn next_due(&self, now: Timestamp) -> Option<Timestamp> {
-        let by_rhythm = self.agenda.next() - self.time(now);
-        let by_season = self.local(now).map_or(f64::INFINITY, |local| self.seasons.next() - local);
-        let wait = by_rhythm.min(by_season).max(0.0);
-        Duration::try_from_secs_f64(wait).ok().map(|wait| now + wait)
     }
 
     fn forget(&mut self, resource: ResourceId) {
@@ -592,3 +554,30 @@ impl Predictor for Mixture {
 }
 
 const _: () = assert!(BURST >= ASKED);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn documented_bytes() {
+        // Said in docs/prediction.md.
+        let bytes = [
+            arcs::BYTES_EACH,
+            Resources::BYTES_EACH,
+            Recent::BYTES_EACH,
+            Trials::<Said>::BYTES_EACH,
+            Trials::<Lesson>::BYTES_EACH,
+            Habits::BYTES_EACH,
+            Agenda::BYTES / 2048,
+            Seasons::BYTES / 1024,
+        ];
+        assert_eq!(bytes, [384, 88, 560, 48, 144, 24, 48, 64]);
+        let model = Mixture::new(&PredictSettings::default());
+        assert!(model.bytes() <= 32 << 20, "{}", model.bytes());
+        assert_eq!(
+            (model.arcs.nodes.len(), model.resources.places.len(), model.habits.places.len()),
+            (55_384, 45_312, 55_384)
+        );
+    }
+}

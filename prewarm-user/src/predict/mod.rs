@@ -7,6 +7,7 @@
 mod agenda;
 mod arcs;
 mod correction;
+mod due;
 mod explain;
 mod fake;
 mod features;
@@ -110,11 +111,6 @@ pub trait Predictor: std::fmt::Debug + Send {
         Explanation::default()
     }
 
-    /// What followed a resource so far, whoever accessed it, most often first; empty if the predictor can't tell.
-    fn followers(&self, _resource: ResourceId) -> Vec<Follower> {
-        Vec::new()
-    }
-
     /// Tells the time on the wall: how long after the beginning of 1970 (UTC) the monotonic clock began, and by how many
     /// seconds local time is ahead of UTC. To be told at the start and when either is changed. Until then times of day
     /// and days of the week are not used.
@@ -129,6 +125,11 @@ pub trait Predictor: std::fmt::Debug + Send {
     /// When [`Self::due`] is wanted next, as far as is known now.
     fn next_due(&self, _now: Timestamp) -> Option<Timestamp> {
         None
+    }
+
+    /// What followed a resource so far, whoever accessed it, most often first; empty if the predictor can't tell.
+    fn followers(&self, _resource: ResourceId) -> Vec<Follower> {
+        Vec::new()
     }
 
     /// Forgets a resource, for instance because its name is to be remembered no longer.

@@ -2,7 +2,7 @@
 //! the report on Mondays, the first look in the morning.
 //!
 //! Comes in: accesses that end a silence, with the local time. Goes out: appointments whose time has come. Never here:
-//! time zones (the caller's local time is taken as it is), or more entries than set aside, 80 bytes each; one that came
+//! time zones (the caller's local time is taken as it is), or more entries than set aside, 64 bytes each; one that came
 //! on a single day gives way, one that came on more only after weeks. A name that comes once gets none.
 
 use super::{

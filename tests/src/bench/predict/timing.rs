@@ -31,8 +31,11 @@ struct Plan {
     delay: f64,
 }
 
-/// When copies are made, and what the threshold is held against.
-const WAYS: [(&str, fn(&Outlook, Duration) -> (f32, f64)); 6] = [
+/// What the threshold is held against, and how many seconds to wait, for copies that last for so long.
+type Way = fn(&Outlook, Duration) -> (f32, f64);
+
+/// When copies are made.
+const WAYS: [(&str, Way); 6] = [
     // Now; the worth of a copy that lasts a minute.
     ("at-once", |outlook, _| (outlook.worth, 0.0)),
     // Now; the worth times the share that comes while the copy lasts.
