@@ -77,6 +77,9 @@ pub(super) struct Numbers {
     pub(super) merge: MergeCounters,
 }
 
+/// How often the clock on the wall is looked at: somebody may set it.
+const WALL: Duration = Duration::from_secs(60);
+
 /// Why the task woke.
 enum Wake {
     Ring(Result<usize, KernelError>),
@@ -122,6 +125,8 @@ impl Core {
         let mut decisions = Decisions::default();
         let mut overflow = 0;
         let mut aged = self.clock.now();
+        let mut walled = aged;
+        self.look_at_the_wall();
         let Names { names, away } = std::mem::take(&mut self.remembered);
         self.decider.recollect(aged, away, names, |name| self.key.resource_id(name), &mut decisions);
         self.hand_on(&mut decisions, &mut overflow);
@@ -162,6 +167,10 @@ impl Core {
                 Wake::Question(question) => self.answer(question, overflow),
                 Wake::Time => {
                     aged = self.clock.now();
+                    if aged.since(walled) >= WALL {
+                        walled = aged;
+                        self.look_at_the_wall();
+                    }
                     self.release(aged, &mut batch, &mut decisions);
                     self.decider.tick(aged, &mut decisions);
                     for outcome in self.uses.expire(aged) {
@@ -217,6 +226,11 @@ impl Core {
                 self.ring_to_intent.record(self.clock.now().since(observation.at));
             }
         }
+    }
+
+    fn look_at_the_wall(&mut self) {
+        let (since_1970, utc_offset_seconds) = self.clock.wall();
+        self.decider.set_wall_clock(since_1970, utc_offset_seconds);
     }
 
     fn hand_on(&mut self, decisions: &mut Decisions, overflow: &mut u64) {

@@ -159,6 +159,8 @@ impl Player {
         // The resolver that is asked ahead is not the one whose traffic was recorded.
         decider.set_echoes(false);
         decider.set_namespaces(vec![0]);
+        // Times of recordings count from 1970; in which time zone it was recorded none says.
+        decider.set_wall_clock(Duration::ZERO, 0);
         Self {
             decider,
             decisions: Decisions::default(),
