@@ -45,6 +45,7 @@ struct World {
     decisions: Decisions,
     now: u64,
     intents: Vec<Intent>,
+    rests: usize,
 }
 
 impl World {
@@ -55,7 +56,7 @@ impl World {
         let own = ["192.168.1.2/24".parse().unwrap()];
         let decider =
             Decider::new(&HistorySettings::default(), &PredictSettings::default(), &policy, &own, Timestamp::ZERO);
-        Self { decider, decisions: Decisions::default(), now: 1000, intents: Vec::new() }
+        Self { decider, decisions: Decisions::default(), now: 1000, intents: Vec::new(), rests: 0 }
     }
 
     fn see(&mut self, client: IpAddr, seen: Seen) -> &[Intent] {
@@ -102,7 +103,8 @@ impl World {
         }
     }
 
-    /// Half a minute of nothing, in which what is open ends: used where `used` says so.
+    /// Some minutes of nothing, in which what is open ends: used where `used` says so. No two are alike, or the page would
+    /// be expected by the clock, before anyone asks for it.
     fn rest(&mut self, used: impl Fn(&Intent) -> bool) {
         for intent in std::mem::take(&mut self.intents) {
             let verdict =
@@ -116,7 +118,8 @@ impl World {
                 verdict,
             });
         }
-        self.now += 90_000;
+        self.rests += 1;
+        self.now += [75, 210, 110, 165, 90, 230, 130][self.rests % 7] * 1000;
         self.decisions.clear();
         self.decider.tick(at(self.now), &mut self.decisions);
     }
