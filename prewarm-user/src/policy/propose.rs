@@ -35,6 +35,8 @@ pub(super) struct Draft {
 
 /// How long a name's answer is taken to be kept until one was seen.
 const TTL: Duration = Duration::from_secs(60);
+/// A TTL counted down to nothing by a cache on the way says that little is left, not that nothing would be kept.
+const SHORTEST_TTL: Duration = Duration::from_secs(1);
 /// Caches count whole seconds: one that is asked earlier still answers from what it has, and renews nothing.
 const EXPIRY_SLACK: Duration = Duration::from_secs(1);
 /// How long a warm request is taken to last: what a far cache keeps is not ours to know, and what was asked ahead in vain
@@ -260,7 +262,7 @@ impl Policy {
         // Twice what it takes: measured round trips vary, and being late loses all of it.
         let lead = Duration::from_secs_f64((2.0 * self.saved_ms(key) / 1000.0).clamp(0.05, 5.0));
         let hold = match key.kind {
-            ActionKind::Resolve => known.ttl.filter(|ttl| !ttl.is_zero()).unwrap_or(TTL),
+            ActionKind::Resolve => known.ttl.map_or(TTL, |ttl| ttl.max(SHORTEST_TTL)),
             ActionKind::Lease => Duration::from_secs_f64(self.settings.hold_seconds),
             ActionKind::Warm => WARM_HOLD,
         };

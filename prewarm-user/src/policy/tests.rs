@@ -183,7 +183,7 @@ fn what_lasts_is_made_at_once_and_what_lasts_a_moment_in_time() {
 fn a_name_is_held_as_long_as_its_answers_last() {
     let name = name(1);
     let far = Prediction { timing: Timing::at(40.0), ..soon(1, 0.9) };
-    for (ttl, at_once) in [(None, true), (Some(300), true), (Some(2), false)] {
+    for (ttl, at_once) in [(None, true), (Some(300), true), (Some(2), false), (Some(0), false)] {
         let mut policy = policy(|s| s.lease = false);
         let known = Known { ttl: ttl.map(Duration::from_secs), ..known(&name, &[]) };
         assert_eq!(propose(&mut policy, 0, &far, known).len(), usize::from(at_once), "{ttl:?}");
