@@ -13,6 +13,9 @@ use prewarm_ebpf::abi::{
     OWN_MARK, RECENT_ENTRIES, RING, RING_BYTES, RecentSlot, SLEEPING, TICKS, WINDOW,
 };
 use prewarm_ebpf::{
+    answers::{
+        self, ANSWERING, CLIENT_ENTRIES, INDEX_ENTRIES, LIMIT_ENTRIES, SIGHT_ENTRIES, SLOT_ENTRIES, WANTED_BYTES,
+    },
     redirect::{REDIRECTED, REDIRECTED_ENTRIES},
     tproxy::{FLOW_ENTRIES, FLOWS},
 };
@@ -23,6 +26,9 @@ use super::{
     object::check_abi,
 };
 use crate::config::XdpMode;
+
+/// The smallest ring.
+const PAGE: u32 = 4096;
 
 /// What is fixed when the programs are loaded.
 #[derive(Clone, Debug)]
@@ -46,6 +52,8 @@ pub struct Settings {
     pub redirect: bool,
     /// The same of the program that takes over forwarded connections.
     pub tproxy: bool,
+    /// How many answers `ingress` may hold and give; 0 switches that off.
+    pub answers: u32,
 }
 
 impl Settings {
@@ -62,6 +70,7 @@ impl Settings {
             egress: true,
             redirect: false,
             tproxy: false,
+            answers: 0,
         }
     }
 }
@@ -74,6 +83,7 @@ pub struct Programs {
     sockops: Option<SockOpsLink>,
     ring_bytes: u32,
     redirect: bool,
+    answers: u32,
     wanted: Wanted,
 }
 
@@ -94,6 +104,7 @@ impl Programs {
             sockops: None,
             ring_bytes: settings.ring_bytes,
             redirect: settings.redirect,
+            answers: settings.answers,
             wanted,
         })
     }
@@ -207,7 +218,14 @@ impl Programs {
         let counters = u64::from(COUNTERS_ENTRIES) * 8 * COUNTERS_LENGTH as u64 * processors;
         let dialled = u64::from(DIALLED_ENTRIES) * super::sockops::ENTRY_BYTES;
         let redirected = if self.redirect { super::redirect::BYTES } else { 0 };
-        u64::from(self.ring_bytes) + known + recent + counters + dialled + redirected + super::log::BYTES
+        u64::from(self.ring_bytes)
+            + known
+            + recent
+            + counters
+            + dialled
+            + redirected
+            + super::log::BYTES
+            + super::answers::bytes(self.answers)
     }
 }
 
@@ -224,6 +242,7 @@ pub(super) fn open(object: &[u8], settings: &Settings) -> Result<Ebpf, KernelErr
     check_abi(object)?;
     let ticks = ticks_per_second()?;
     let window = u64::try_from(settings.window.as_millis()).unwrap_or(u64::MAX).saturating_mul(ticks) / 1000;
+    let only_if_wanted = |entries| if settings.answers > 0 { entries } else { 1 };
     EbpfLoader::new()
         .verifier_log_level(VerifierLogLevel::STATS)
         .override_global(KEY, settings.key.words(), true)
@@ -233,6 +252,14 @@ pub(super) fn open(object: &[u8], settings: &Settings) -> Result<Ebpf, KernelErr
         .map_max_entries(RING, settings.ring_bytes)
         .map_max_entries(REDIRECTED, if settings.redirect { REDIRECTED_ENTRIES } else { 1 })
         .map_max_entries(FLOWS, if settings.tproxy { FLOW_ENTRIES } else { 1 })
+        .override_global(ANSWERING, &u32::from(settings.answers > 0), true)
+        .map_max_entries(answers::SLOTS, settings.answers.clamp(1, SLOT_ENTRIES))
+        .map_max_entries(answers::USES, settings.answers.clamp(1, SLOT_ENTRIES))
+        .map_max_entries(answers::INDEX, only_if_wanted(INDEX_ENTRIES))
+        .map_max_entries(answers::CLIENTS, only_if_wanted(CLIENT_ENTRIES))
+        .map_max_entries(answers::LIMITS, only_if_wanted(LIMIT_ENTRIES))
+        .map_max_entries(answers::SIGHTS, only_if_wanted(SIGHT_ENTRIES))
+        .map_max_entries(answers::WANTED, if settings.answers > 0 { WANTED_BYTES } else { PAGE })
         .load(object)
         .map_err(KernelError::Prepare)
 }
