@@ -4,10 +4,18 @@
 //! server on this host answers to the daemon itself. Goes out: slots of the kernel's map. Never here: an answer from a
 //! packet that merely arrived, one that can't be told exactly, or one beyond its TTL.
 
+mod asking;
 mod build;
+mod numbers;
+mod service;
+mod store;
 mod wire;
 
+pub use asking::{Asking, Pending, Why};
 pub use build::{Answer, Question, Turns};
+pub use numbers::{AnswerView, Numbers, ServerView};
+pub use service::{Command, Flush, Handle, Parts, Ready, Service, Told, socket};
+pub use store::{Asked, Fresh, Held, Refused, Server, Store, Table, address};
 
 /// Why an answer can't be given again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, thiserror::Error)]
@@ -45,4 +53,24 @@ pub enum Unfit {
     /// A TTL of zero.
     #[error("a TTL of zero")]
     Ttl,
+}
+
+impl Unfit {
+    /// Its name in statistics.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Malformed => "malformed",
+            Self::Question => "question",
+            Self::Flags => "flags",
+            Self::Rcode => "rcode",
+            Self::TooLong => "too_long",
+            Self::Records => "records",
+            Self::Edns => "edns",
+            Self::Bailiwick => "bailiwick",
+            Self::Case => "case",
+            Self::Negative => "negative",
+            Self::Ttl => "ttl",
+        }
+    }
 }
