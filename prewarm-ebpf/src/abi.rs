@@ -6,7 +6,7 @@
 use bytemuck::{Pod, Zeroable};
 
 /// The version of this contract.
-pub const ABI_VERSION: u32 = 3;
+pub const ABI_VERSION: u32 = 4;
 /// What stands in an object right before its [`ABI_VERSION`] (little-endian).
 pub const ABI_MARK: [u8; 12] = *b"prewarm-abi:";
 
@@ -346,12 +346,16 @@ counters! {
     Dialled = 35, "dialled";
     /// Of all these, those that are over.
     Closed = 36, "closed";
+    /// First segments of TCP connections to port 853: DNS over TLS (RFC 7858). Their later segments are of another port.
+    EncryptedTcp = 37, "encrypted_tcp";
+    /// UDP packets to port 853: DNS over QUIC (RFC 9250).
+    EncryptedUdp = 38, "encrypted_udp";
 }
 
 impl Counter {
     /// Whether it says why a frame or message was left alone.
     #[must_use]
     pub const fn is_reason(self) -> bool {
-        matches!(self as u8, 8..=30 | 33)
+        matches!(self as u8, 8..=30 | 33 | 37..=38)
     }
 }

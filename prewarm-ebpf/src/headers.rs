@@ -16,6 +16,11 @@ const DESTINATION_OPTIONS: u8 = 60;
 const MAX_EXTENSIONS: usize = 6;
 /// The DNS port.
 const DNS: u16 = 53;
+/// The port of DNS over TLS and over QUIC (RFC 7858, RFC 9250).
+const ENCRYPTED_DNS: u16 = 853;
+/// Flags of a TCP header.
+const SYN: u8 = 2;
+const ACK: u8 = 16;
 
 /// The part of a frame that carries DNS: a UDP datagram or a TCP segment from or to port 53.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,7 +86,7 @@ pub fn locate<P: Packet>(packet: &P) -> Result<Segment, Counter> {
         let Some(udp) = packet.window::<8>(transport) else { return Err(Counter::Truncated) };
         let ports = dns_ports(be16(udp, 0), be16(udp, 2));
         if ports == 0 {
-            return Err(Counter::OtherPort);
+            return Err(if be16(udp, 2) == ENCRYPTED_DNS { Counter::EncryptedUdp } else { Counter::OtherPort });
         }
         let stop = transport + be16(udp, 4) as usize;
         if be16(udp, 4) < 8 || packet.beyond(stop, whole) {
@@ -97,7 +102,9 @@ pub fn locate<P: Packet>(packet: &P) -> Result<Segment, Counter> {
     let Some(tcp) = packet.window::<20>(transport) else { return Err(Counter::Truncated) };
     let ports = dns_ports(be16(tcp, 0), be16(tcp, 2));
     if ports == 0 {
-        return Err(Counter::OtherPort);
+        let opens = tcp[13] & (SYN | ACK) == SYN;
+        let encrypted = opens && be16(tcp, 2) == ENCRYPTED_DNS;
+        return Err(if encrypted { Counter::EncryptedTcp } else { Counter::OtherPort });
     }
     let header = (tcp[12] >> 4) as usize * 4;
     if header < 20 {

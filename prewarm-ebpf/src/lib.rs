@@ -9,6 +9,7 @@ pub mod abi;
 mod answer;
 pub mod answers;
 mod edns;
+pub mod getaddrinfo;
 mod hash;
 mod headers;
 mod name;

@@ -18,5 +18,6 @@ pub mod model;
 pub mod observe;
 pub mod policy;
 pub mod predict;
+pub mod replay;
 pub mod resolve;
 pub mod telemetry;

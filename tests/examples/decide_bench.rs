@@ -18,6 +18,6 @@ fn main() -> anyhow::Result<()> {
     }
     let folder = std::env::args().nth(1).unwrap_or_else(|| "/work/shared/data".into());
     show(&pipeline::run());
-    show(&predict::run(&predict::traces(Path::new(&folder)))?);
+    show(&predict::run(&predict::traces(Path::new(&folder)), &predict::trace)?);
     Ok(())
 }

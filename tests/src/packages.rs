@@ -36,12 +36,25 @@ pub const ORIGINS: &[Package] = &[
     Package { program: "postfix", package: "postfix" },
 ];
 
+/// Resolvers whose answers are compared with the kernel's, and what they are measured against.
+pub const RESOLVERS: &[Package] = &[
+    Package { program: "kresd", package: "knot-resolver" },
+    Package { program: "dnsdist", package: "dnsdist" },
+    // The program alone; the package `dnsmasq` adds a service.
+    Package { program: "dnsmasq", package: "dnsmasq-base" },
+    Package { program: "knotd", package: "knot" },
+    Package { program: "kxdpgun", package: "knot-dnsutils" },
+    Package { program: "dnsperf", package: "dnsperf" },
+];
+
 /// The units that those packages enable, each after its package.
 pub const SERVICES: &[(&str, &str)] = &[
     ("nginx", "nginx"),
     ("unbound", "unbound"),
     ("unbound", "unbound-resolvconf"),
     ("nsd", "nsd"),
+    ("knot", "knot"),
+    ("dnsdist", "dnsdist"),
     ("openssh-server", "ssh"),
     ("postfix", "postfix"),
 ];

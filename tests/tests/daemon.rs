@@ -10,7 +10,7 @@ use std::{
     io::{ErrorKind, Read as _, Write as _},
     net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, UdpSocket},
     os::unix::net::UnixDatagram,
-    path::PathBuf,
+    path::{Path, PathBuf},
     time::Duration,
 };
 
@@ -52,13 +52,17 @@ fn bench(configuration: &str) -> Option<Bench> {
     ];
     veth(&ends[0], &ends[1]).unwrap();
     let folder = tempfile::tempdir().unwrap();
+    let daemon = start(&host, &binary, configuration, folder.path());
+    Some(Bench { daemon, client, host, folder })
+}
+
+fn start(host: &Namespace, binary: &Path, configuration: &str, folder: &Path) -> Daemon {
     let options = DaemonOptions {
         interfaces: vec!["pw-host".to_owned()],
         configuration: format!("[resolve]\nservers = [\"127.0.0.1:53\"]\n{configuration}"),
         ingress: true,
     };
-    let daemon = Daemon::start(&host, &binary, &options, folder.path()).unwrap();
-    Some(Bench { daemon, client, host, folder })
+    Daemon::start(host, binary, &options, folder).unwrap()
 }
 
 impl Bench {
@@ -91,6 +95,19 @@ impl Bench {
             Ok(reached(&stats).then_some(stats))
         });
         reached.unwrap_or_else(|error| panic!("{error:#}: {last}"))
+    }
+
+    /// Ends the daemon with SIGTERM and starts another one in its folder.
+    fn restart(&mut self) {
+        kill(self.daemon.pid(), Signal::SIGTERM).unwrap();
+        clock::wait_for("the daemon to end", WAIT, || Ok(self.daemon.check().is_err().then_some(()))).unwrap();
+        self.daemon = start(&self.host, &daemon::binary().unwrap(), "", self.folder.path());
+    }
+
+    /// `prewarm explain --json`.
+    fn explain(&self, arguments: &[&str]) -> serde_json::Value {
+        let text = self.daemon.command(&[&["explain", "--json"], arguments].concat()).unwrap();
+        serde_json::from_str(&text).unwrap()
     }
 
     /// What `ip` and the kernel say is attached to the host's end.
@@ -126,6 +143,60 @@ fn the_hosts_own_questions_are_seen_leaving() {
         .unwrap();
     let stats = bench.wait("the name", |stats| stats.names.known == 1);
     assert!(stats.packets.egress >= 1, "{stats:?}");
+}
+
+#[test]
+fn what_was_learnt_is_explained_and_outlives_a_restart() {
+    let Some(mut bench) = bench("[capture]\nfold_ms = 50\n") else { return };
+    for visit in 1..=6 {
+        for name in ["page.example", "part.example"] {
+            bench.ask(&[name]);
+            // Longer than the questions for one name that are folded into one.
+            clock::sleep_until(clock::now() + Duration::from_millis(150));
+        }
+        bench.wait("the visit", |stats| stats.events == 2 * visit);
+    }
+    bench.ask(&["page.example"]);
+    bench.wait("the last page", |stats| stats.events == 13);
+    // The latest access is a visit's first, so the second is expected, because it followed five or six times of six.
+    let explained = bench.explain(&["part.example", "--client", &CLIENT.v4.to_string()]);
+    let said = &explained["candidates"][0];
+    assert_eq!((&explained["schema"], &said["name"]), (&1.into(), &"part.example".into()), "{explained:#}");
+    assert!(said["probability"].as_f64().unwrap() > 0.3, "{said:#}");
+    let vote = said["votes"].as_array().unwrap().iter().find(|vote| vote["context"] == "one").unwrap();
+    assert_eq!((&vote["access"], &vote["trials"]), (&"page.example".into(), &6.into()), "{vote:#}");
+    assert!(vote["hits"].as_u64().unwrap() >= 5, "{vote:#}");
+    // No answer ever came, so nothing may be opened, and the question may be asked ahead only if it pays.
+    assert_eq!(said["actions"][0]["action"], "resolve", "{said:#}");
+    let all = bench.explain(&[]);
+    assert_eq!(all["client"], CLIENT.v4.to_string(), "who asked last");
+    let shown = bench.daemon.command(&["explain", "part.example"]).unwrap();
+    assert!(shown.contains("page.example, this client") && shown.contains("The judgement turned on"), "{shown}");
+    let unknown = bench.daemon.command(&["explain", "never.example"]).unwrap_err();
+    assert!(format!("{unknown:#}").contains("never.example was not asked for here yet"), "{unknown:#}");
+
+    let followed = |bench: &Bench| bench.explain(&["page.example"])["followers"][0].clone();
+    let before = followed(&bench);
+    assert_eq!(before["name"], "part.example");
+    bench.restart();
+    let stats = bench.wait("an answer", |_| true);
+    assert_eq!((stats.names.known, stats.events), (2, 0), "names are known without a question");
+    assert_eq!(followed(&bench), before);
+
+    // Damaged files are left out, with a warning, and what they held is learnt anew.
+    kill(bench.daemon.pid(), Signal::SIGKILL).unwrap();
+    clock::wait_for("the daemon to end", WAIT, || Ok(bench.daemon.check().is_err().then_some(()))).unwrap();
+    let state = bench.folder.path().join("state");
+    for file in ["predictor.bin", "names.json"] {
+        let mut bytes = fs::read(state.join(file)).unwrap();
+        bytes.truncate(bytes.len() - 1);
+        fs::write(state.join(file), bytes).unwrap();
+    }
+    bench.daemon = start(&bench.host, &daemon::binary().unwrap(), "", bench.folder.path());
+    let stats = bench.wait("an answer", |_| true);
+    assert_eq!(stats.names.known, 0);
+    let log = bench.daemon.log_tail();
+    assert!(log.contains("the predictor begins anew") && log.contains("names are learnt anew"), "{log}");
 }
 
 #[test]

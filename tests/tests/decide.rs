@@ -208,6 +208,7 @@ fn strangers_are_counted_and_not_heard() {
 fn what_the_predictor_says_is_what_is_weighed() {
     let mut scripted = Scripted::default();
     let soon = |n, probability| Prediction {
+        worth: probability,
         resource: id(n),
         probability,
         earliest_in: Duration::ZERO,

@@ -18,7 +18,8 @@ fn the_metrics_document_has_each_metric_once() {
         (format!("`{}{suffix}`", metric.name), metric.meaning)
     });
     let labelled = LABELLED.iter().map(|(name, label, meaning)| {
-        let suffix = if matches!(*label, "reason" | "way") { "_total" } else { "" };
+        let counts = matches!(*label, "reason" | "way" | "source") && !name.ends_with("_feeds");
+        let suffix = if counts { "_total" } else { "" };
         (format!("`{name}{suffix}`"), *meaning)
     });
     let all: Vec<(String, &str)> = plain.chain(labelled).collect();

@@ -7,13 +7,14 @@ use std::{
 };
 
 /// The rows, top first: a part may import what stands in a row above its own.
-const ROWS: [&[&str]; 11] = [
+const ROWS: [&[&str]; 12] = [
     &["model"],
     &["telemetry"],
     &["config"],
     &["kernel", "observe", "profile"],
     &["history", "predict", "forecast", "policy"],
     &["decide"],
+    &["replay"],
     &["resolve", "lease", "handover", "cache", "hint", "slice", "shard", "fleet"],
     &["cluster", "allocate"],
     &["control"],

@@ -2,6 +2,7 @@
 
 use prewarm_ebpf::{
     abi::{EGRESS, INGRESS, SOCKOPS},
+    getaddrinfo::{LOOKUP_ANSWERED, LOOKUP_ASKED},
     redirect::REDIRECT_PROGRAMS,
     tproxy::TPROXY,
 };
@@ -21,6 +22,7 @@ fn each_program_stays_within_its_budget() {
     let settings = Settings { answers: 8192, ..Settings::new(Key::from_secret(&[1; 32])) };
     // With what each at least takes: less is not the whole program.
     let mut programs = vec![(INGRESS, 1000), (EGRESS, 1000), (SOCKOPS, 100), (TPROXY, 100)];
+    programs.extend([(LOOKUP_ASKED, 20), (LOOKUP_ANSWERED, 100)]);
     programs.extend(REDIRECT_PROGRAMS.map(|program| (program, 10)));
     let names: Vec<_> = programs.iter().map(|(program, _)| *program).collect();
     let trial = Trial::load(object().unwrap(), &settings, &names).unwrap();

@@ -19,6 +19,7 @@ mod count;
 mod egress;
 mod emit;
 mod frame;
+mod getaddrinfo;
 mod heartbeat;
 mod ingress;
 mod maps;

@@ -14,15 +14,23 @@ use tokio::{
     time::sleep_until,
 };
 
-use super::{act::Errand, uses::Uses};
+use super::{
+    act::Errand,
+    memory::{Names, State},
+    sources::{Batch, SourceCounters},
+    uses::Uses,
+    why,
+};
 use crate::{
     config::Config,
-    control::{AttachmentView, NameView, OriginView, PredictionView},
+    control::{AttachmentView, ExplainRequest, ExplanationView, NameView, OriginView, PredictionView},
     decide::{self, Decider, Decisions},
     history::{self, Learned},
-    kernel::{Counters, Counts, EventSource, KernelError, Known, Programs, RingSource},
+    kernel::{Counters, Counts, EventSource, KernelError, Key, Known, Programs, RingSource},
     model::{Action, ActionKind, Observation, Outcome, Phase, Seen, Timestamp, Verdict},
+    observe::{Merge, MergeCounters, Teller},
     policy,
+    resolve::answers,
     telemetry::{Clock, Latency},
 };
 
@@ -44,6 +52,10 @@ pub(super) enum Question {
     Attach(String, oneshot::Sender<Result<String, String>>),
     /// Detach from one.
     Detach(String, oneshot::Sender<Result<String, String>>),
+    /// Why something is expected; an error is for a person.
+    Explain(ExplainRequest, oneshot::Sender<Result<ExplanationView, String>>),
+    /// What was learnt, to be written down.
+    State(oneshot::Sender<State>),
     /// Take these settings.
     Settings(Box<Config>),
 }
@@ -63,6 +75,7 @@ pub(super) struct Numbers {
     pub(super) overflow: u64,
     pub(super) garbled: u64,
     pub(super) decider: decide::Counters,
+    pub(super) merge: MergeCounters,
 }
 
 /// Why the task woke.
@@ -70,6 +83,7 @@ enum Wake {
     Ring(Result<usize, KernelError>),
     Outcome(Outcome),
     Observation(Observation),
+    Batch(Batch),
     Question(Question),
     Time,
     Stop,
@@ -86,12 +100,21 @@ pub(super) struct Core {
     pub(super) intents: mpsc::Sender<Errand>,
     pub(super) outcomes: mpsc::Receiver<Outcome>,
     pub(super) observations: mpsc::Receiver<Observation>,
+    pub(super) batches: mpsc::Receiver<Batch>,
+    /// Makes one of what several sources tell; none where there is but one.
+    pub(super) merge: Option<Merge>,
+    pub(super) sources: SourceCounters,
     pub(super) questions: mpsc::Receiver<Question>,
     pub(super) own: Vec<IpNet>,
+    pub(super) key: Key,
+    /// The names of the last life.
+    pub(super) remembered: Names,
     pub(super) guard: Arc<RwLock<policy::Guard>>,
     pub(super) ring_to_intent: Arc<Latency>,
     pub(super) saved: Arc<Latency>,
     pub(super) uses: Arc<Uses>,
+    /// Told of what servers answer, where the kernel answers in their place.
+    pub(super) answers: Option<answers::Handle>,
     pub(super) stop: watch::Receiver<bool>,
 }
 
@@ -102,22 +125,32 @@ impl Core {
         let mut decisions = Decisions::default();
         let mut overflow = 0;
         let mut aged = self.clock.now();
+        let Names { names, away } = std::mem::take(&mut self.remembered);
+        self.decider.recollect(aged, away, names, |name| self.key.resource_id(name), &mut decisions);
+        self.hand_on(&mut decisions, &mut overflow);
         let result = loop {
             let now = self.clock.now();
             let ageing = aged + AGEING;
-            let due = self.decider.next_tick(now).map_or(ageing, |due| due.min(ageing)).max(now);
+            let held = self.merge.as_ref().and_then(Merge::next_release);
+            let due = [self.decider.next_tick(now), held].into_iter().flatten().fold(ageing, Timestamp::min).max(now);
             // Only the source and the receivers are borrowed while it waits.
             let wake = tokio::select! {
                 read = self.source.fill(&mut batch) => Wake::Ring(read),
                 Some(outcome) = self.outcomes.recv() => Wake::Outcome(outcome),
                 Some(observation) = self.observations.recv() => Wake::Observation(observation),
+                Some(batch) = self.batches.recv() => Wake::Batch(batch),
                 Some(question) = self.questions.recv() => Wake::Question(question),
                 () = sleep_until(self.clock.instant(due)) => Wake::Time,
                 _ = self.stop.wait_for(|stop| *stop) => Wake::Stop,
             };
             match wake {
                 Wake::Ring(Ok(0)) => break Err(anyhow::anyhow!("the ring has ended")),
-                Wake::Ring(Ok(_)) => self.take_in(&mut batch, &mut decisions),
+                Wake::Ring(Ok(_)) => {
+                    if let Some(answers) = &self.answers {
+                        batch.iter().for_each(|observation| answers.told(observation));
+                    }
+                    self.take_in(Teller::Wire, &mut batch, &mut decisions);
+                }
                 Wake::Ring(Err(error)) => break Err(anyhow::Error::new(error).context("the ring")),
                 Wake::Outcome(outcome) => {
                     if let Some(outcome) = self.uses.outcome(outcome) {
@@ -126,11 +159,18 @@ impl Core {
                 }
                 Wake::Observation(observation) => {
                     batch.push(observation);
-                    self.take_in(&mut batch, &mut decisions);
+                    self.take_in(Teller::Wire, &mut batch, &mut decisions);
+                }
+                Wake::Batch(Batch { teller, mut observations, own }) => {
+                    if let Some(merge) = &mut self.merge {
+                        own.into_iter().for_each(|(resource, at)| merge.passed_on(resource, at));
+                    }
+                    self.take_in(teller, &mut observations, &mut decisions);
                 }
                 Wake::Question(question) => self.answer(question, overflow),
                 Wake::Time => {
                     aged = self.clock.now();
+                    self.release(aged, &mut batch, &mut decisions);
                     self.decider.tick(aged, &mut decisions);
                     for outcome in self.uses.expire(aged) {
                         self.settle(&outcome);
@@ -143,7 +183,27 @@ impl Core {
         self.programs.detach_all().map_err(anyhow::Error::new).and(result)
     }
 
-    fn take_in(&mut self, batch: &mut Vec<Observation>, decisions: &mut Decisions) {
+    /// Takes in what a source tells.
+    fn take_in(&mut self, teller: Teller, batch: &mut Vec<Observation>, decisions: &mut Decisions) {
+        let Some(merge) = &mut self.merge else { return self.learn(teller, batch, decisions) };
+        let resolver = self.sources.is_resolver_here();
+        let mut merged = Vec::with_capacity(batch.len());
+        for observation in batch.drain(..) {
+            merge.take(teller, observation, resolver, &mut merged);
+        }
+        self.learn(teller, &mut merged, decisions);
+    }
+
+    /// Takes in what was held back until another source had its say.
+    fn release(&mut self, now: Timestamp, batch: &mut Vec<Observation>, decisions: &mut Decisions) {
+        if let Some(merge) = &mut self.merge {
+            merge.release(now, batch);
+            // They waited on purpose, so that how long says nothing.
+            self.learn(Teller::Server, batch, decisions);
+        }
+    }
+
+    fn learn(&mut self, teller: Teller, batch: &mut Vec<Observation>, decisions: &mut Decisions) {
         for observation in batch.drain(..) {
             let now = self.clock.now();
             if let Seen::Connection(connection) = &observation.seen
@@ -153,8 +213,10 @@ impl Core {
             }
             self.decider.observe(now, &observation, decisions);
             // Nobody waits for the end of a connection, and its record wakes nobody.
-            if !matches!(&observation.seen, Seen::Connection(seen) if !matches!(seen.phase, Phase::Established { .. }))
-            {
+            let ending =
+                matches!(&observation.seen, Seen::Connection(seen) if !matches!(seen.phase, Phase::Established { .. }));
+            // Only the kernel tells at once.
+            if teller == Teller::Wire && !ending {
                 self.ring_to_intent.record(self.clock.now().since(observation.at));
             }
         }
@@ -206,6 +268,10 @@ impl Core {
             Question::Predictions(limit, to) => drop(to.send(self.predictions(limit))),
             Question::Attach(interface, to) => drop(to.send(self.attach(&interface))),
             Question::Detach(interface, to) => drop(to.send(self.detach(&interface))),
+            Question::Explain(request, to) => {
+                drop(to.send(why::explain(&mut self.decider, &self.key, self.clock.now(), &request)));
+            }
+            Question::State(to) => drop(to.send(self.state())),
             Question::Settings(config) => self.set(&config),
         }
     }
@@ -240,7 +306,18 @@ impl Core {
             overflow,
             garbled: self.source.garbled(),
             decider: self.decider.counters(),
+            merge: self.merge.as_ref().map(Merge::counters).unwrap_or_default(),
         }
+    }
+
+    /// What was learnt. The tables are copied here, which takes some milliseconds, and written elsewhere.
+    fn state(&self) -> State {
+        let mut predictor = Vec::new();
+        if let Err(error) = self.decider.save_predictor(&mut predictor) {
+            tracing::warn!(%error, "what the predictor learnt is not written");
+            predictor.clear();
+        }
+        State { predictor, names: self.decider.history().remember(self.clock.now()) }
     }
 
     fn names(&self, limit: usize) -> Vec<NameView> {

@@ -19,13 +19,16 @@ use tokio::{
 
 use super::{
     act::Actor,
-    core::{Core, Question},
+    answers::{Answering, Around},
+    core::{Core, HERE, Question},
     explain::explain,
     handle::Daemon,
     keep, key,
+    memory::{self, Memory},
     numbers::Gauges,
     proxies::{Learning, Needs},
     sockops::Watch,
+    sources::{self, Sources},
     uses::Uses,
     warm::Warming,
     ways::WaysOut,
@@ -38,6 +41,7 @@ use crate::{
     handover::{Reports, peer::Rule, relay::Pipes},
     kernel::{self, KernelError, Key, Programs},
     lease::{Dialer, Guard, Pool, TcpDialer},
+    observe::Merge,
     policy,
     resolve::{HostResolver, Lookups},
     telemetry::{self, Clock, Latency},
@@ -55,8 +59,9 @@ const GRACE: Duration = Duration::from_secs(3);
 pub fn run(arguments: RunArguments) -> anyhow::Result<ExitCode> {
     let config = arguments.configuration()?;
     anyhow::ensure!(
-        !config.capture.interfaces.is_empty(),
-        "no interface is named\nhint: prewarm run --iface IF, or capture.interfaces in the configuration"
+        !config.capture.interfaces.is_empty() || !config.sources.list.is_empty(),
+        "neither an interface nor another source is named\nhint: prewarm run --iface IF, or capture.interfaces in the \
+         configuration; --source where names are asked for encrypted"
     );
     telemetry::init(&arguments.log, arguments.log_format).map_err(anyhow::Error::msg)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -84,6 +89,8 @@ async fn daemon(arguments: RunArguments, config: Config) -> anyhow::Result<()> {
         egress: config.capture.egress,
         redirect: config.handover.redirect.enabled,
         tproxy: !config.handover.tproxy.interfaces.is_empty(),
+        lookups: config.sources.libraries().is_some(),
+        answers: if config.answers.servers.is_empty() { 0 } else { config.answers.entries },
         ..kernel::Settings::new(Key::from_secret(&installation))
     };
     let mut programs = Programs::load(object, &settings).map_err(explain)?;
@@ -123,7 +130,8 @@ async fn daemon(arguments: RunArguments, config: Config) -> anyhow::Result<()> {
     let warming = Arc::new(warming);
     let pool = Pool::start(&config.lease, dialer, dial_guard, outcomes.clone(), clock.now())
         .context("could not start the pool of leases")?;
-    let memory = keep::recollect(&pool, &arguments.state);
+    let state = arguments.state.clone();
+    let origins = keep::recollect(&pool, &state);
     let uses = Arc::new(Uses::default());
     if watch.is_on() {
         let uses = Arc::clone(&uses);
@@ -139,9 +147,24 @@ async fn daemon(arguments: RunArguments, config: Config) -> anyhow::Result<()> {
     let resolver = HostResolver::new(&config.resolve)?;
     let here = |server: &IpAddr| server.is_loopback() || own.iter().any(|network| network.addr() == *server);
     let resolver_is_here = resolver.servers().iter().any(here);
+    let (batches, batches_in) = mpsc::channel(sources::BATCHES);
+    let of_ours = sources::Own {
+        key: Key::from_secret(&installation),
+        ports: resolver.ports().clone(),
+        addresses: own.iter().map(IpNet::addr).collect(),
+    };
+    let mut sources = Sources::start(&config.sources, &mut programs, of_ours, clock, batches).await?;
     let lookups = Arc::new(Lookups::new(resolver, config.resolve.concurrent));
     let (saved, ring_to_dial, ring_to_intent) =
         (Arc::new(Latency::new()), Arc::new(Latency::new()), Arc::new(Latency::new()));
+    let around = Around {
+        own: &own,
+        key: Key::from_secret(&installation),
+        pool: pool.clone(),
+        observations: observations.clone(),
+        clock,
+    };
+    let answering = Answering::start(&config, &mut programs, around)?;
     let reports = Reports::default();
     let gauges = Arc::new(Gauges {
         clock,
@@ -154,7 +177,9 @@ async fn daemon(arguments: RunArguments, config: Config) -> anyhow::Result<()> {
         warming: Arc::clone(&warming),
         uses: Arc::clone(&uses),
         reports: reports.clone(),
+        sources: sources.counters.clone(),
         unwatched: watch.reason.clone(),
+        answers: answering.handle.clone(),
     });
     let handle = Arc::new(Daemon {
         arguments,
@@ -179,7 +204,9 @@ async fn daemon(arguments: RunArguments, config: Config) -> anyhow::Result<()> {
     let metrics = metrics(&config, &questions, &gauges).await?;
     let mut ways = WaysOut::start(&config, &mut programs, needs, &reports).await?;
 
-    let mut decider = Decider::new(&config.history, &config.predict, &config.policy, &own, clock.now());
+    let memory = Memory::new(&state, &Key::from_secret(&installation));
+    let predictor = memory.predictor(&config.predict);
+    let mut decider = Decider::with_predictor(&config.history, predictor, &config.policy, &own, clock.now());
     decider.set_warm(config.warm_targets());
     decider.set_namespaces(watch.namespaces);
     decider.set_echoes(resolver_is_here);
@@ -193,15 +220,30 @@ async fn daemon(arguments: RunArguments, config: Config) -> anyhow::Result<()> {
         intents,
         outcomes: outcomes_in,
         observations: observations_in,
+        batches: batches_in,
+        merge: (!config.sources.list.is_empty()).then(|| Merge::new(own.iter().map(IpNet::addr).collect(), HERE)),
+        sources: sources.counters.clone(),
         questions: questions_in,
         own,
+        key: Key::from_secret(&installation),
+        remembered: memory.names(),
         guard,
         ring_to_intent,
         saved,
         uses,
+        answers: answering.handle.clone(),
         stop: stopped.clone(),
     };
-    let actor = Actor { lookups, pool: pool.clone(), warming, outcomes, observations, clock, ring_to_dial };
+    let actor = Actor {
+        lookups,
+        pool: pool.clone(),
+        warming,
+        outcomes,
+        observations,
+        clock,
+        ring_to_dial,
+        answers: answering.handle.clone(),
+    };
     let mut core = tokio::spawn(core.run());
     let actor = tokio::spawn(actor.run(intents_in, stopped));
     let rule = Rule::new(&config.handover);
@@ -210,7 +252,10 @@ async fn daemon(arguments: RunArguments, config: Config) -> anyhow::Result<()> {
     notify(&[sd_notify::NotifyState::Ready]);
     let watchdog = tokio::spawn(watchdog(questions.clone()));
     let keeping = tokio::spawn(keep::keep(config.lease.keep.clone(), Arc::clone(&gauges.lookups), pool.clone()));
-    let remembering = tokio::spawn(keep::remember_often(pool.clone(), memory.clone()));
+    let remembering = [
+        tokio::spawn(keep::remember_often(pool.clone(), origins.clone())),
+        tokio::spawn(memory::remember_often(questions.clone(), memory.clone())),
+    ];
 
     let ended = loop {
         tokio::select! {
@@ -229,13 +274,18 @@ async fn daemon(arguments: RunArguments, config: Config) -> anyhow::Result<()> {
     control.abort();
     watchdog.abort();
     keeping.abort();
-    remembering.abort();
+    remembering.iter().for_each(JoinHandle::abort);
     let (log, metrics) = (log.map(|log| log.abort_handle()), metrics.map(|metrics| metrics.abort_handle()));
     for task in [log, metrics].into_iter().flatten() {
         task.abort();
     }
     drop(std::fs::remove_file(&config.control.socket));
+    sources.stop();
+    answering.stop();
     ways.close().await;
+    if tokio::time::timeout(GRACE, memory::remember(&questions, &memory)).await.is_err() {
+        tracing::warn!("what was learnt could not be written in {} s", GRACE.as_secs());
+    }
     stop.send_replace(true);
     let drained = async {
         let draining = ways.stop().await;
@@ -247,7 +297,7 @@ async fn daemon(arguments: RunArguments, config: Config) -> anyhow::Result<()> {
         draining
     };
     let drained = tokio::time::timeout(GRACE, drained).await;
-    keep::remember(&pool, &memory);
+    keep::remember(&pool, &origins);
     match drained {
         Err(_elapsed) => tracing::warn!("some tasks did not end in {} s", GRACE.as_secs()),
         // Programs are still talking; a second signal says that nobody cares.

@@ -7,16 +7,16 @@ use std::{
 
 use prewarm_ebpf::Counter;
 
-use super::{core::Numbers, uses::Uses, warm::Warming};
+use super::{core::Numbers, sources::SourceCounters, uses::Uses, warm::Warming};
 use crate::{
     control::{
-        ConnectCounts, LeaseCounts, NameCounts, OriginView, PacketCounts, PredictionCounts, STATS_SCHEMA, Stats,
-        WarmCounts,
+        ConnectCounts, EncryptedCounts, LeaseCounts, NameCounts, OriginView, PacketCounts, PredictionCounts,
+        STATS_SCHEMA, Stats, WarmCounts,
     },
     handover::Reports,
     lease::{LeaseState, Pool},
     model::{ActionKind, Timestamp},
-    resolve::{HostResolver, Lookups},
+    resolve::{HostResolver, Lookups, answers},
     telemetry::{Clock, Latency},
 };
 
@@ -32,8 +32,11 @@ pub(super) struct Gauges {
     pub(super) warming: Arc<Warming>,
     pub(super) uses: Arc<Uses>,
     pub(super) reports: Reports,
+    pub(super) sources: SourceCounters,
     /// Why the connections of programs are not watched.
     pub(super) unwatched: Option<String>,
+    /// Where answers are given by the kernel.
+    pub(super) answers: Option<answers::Handle>,
 }
 
 impl Gauges {
@@ -55,7 +58,8 @@ impl Gauges {
         drops.insert("garbled_record".to_owned(), numbers.garbled);
         drops.insert("intent_overflow".to_owned(), numbers.overflow);
         drops.insert("stranger".to_owned(), numbers.decider.strangers);
-        drops.insert("passed_on".to_owned(), numbers.decider.forwarded);
+        drops.insert("passed_on".to_owned(), numbers.decider.forwarded + numbers.merge.passed_on);
+        drops.insert("told_before".to_owned(), numbers.merge.folded);
         drops.insert("own_echo".to_owned(), numbers.decider.echoes);
         Stats {
             schema: STATS_SCHEMA,
@@ -90,6 +94,14 @@ impl Gauges {
                 own: numbers.sockops.dialled,
                 lost: numbers.sockops.ring_lost,
             },
+            sources: self.sources.read(),
+            encrypted: EncryptedCounts {
+                connections: numbers.history.encrypted_connects,
+                ingress_connections: numbers.ingress.encrypted_tcp,
+                egress_connections: numbers.egress.encrypted_tcp,
+                ingress_packets: numbers.ingress.encrypted_udp,
+                egress_packets: numbers.egress.encrypted_udp,
+            },
             blind_share: percent(numbers.history.blind_connects, numbers.history.named_connects),
             leases: LeaseCounts {
                 opened: pool.opened,
@@ -120,7 +132,8 @@ impl Gauges {
             ring_to_intent_us: self.ring_to_intent.quantiles(micros).into(),
             memory_bytes: numbers.bytes,
             attachments: numbers.attachments.clone(),
-            health: health(numbers),
+            given: self.answers.as_ref().map(answers::Handle::numbers),
+            health: health(numbers, &self.sources),
         }
     }
 }
@@ -149,13 +162,19 @@ fn percent(part: u64, rest: u64) -> f64 {
 }
 
 /// What is not as it should be.
-fn health(numbers: &Numbers) -> Vec<String> {
+fn health(numbers: &Numbers, sources: &SourceCounters) -> Vec<String> {
     let mut complaints = Vec::new();
-    if numbers.attachments.is_empty() {
+    let sources = sources.read();
+    if numbers.attachments.is_empty() && sources.is_empty() {
         complaints.push("attached to no interface; `prewarm attach IF` attaches".to_owned());
     }
     let events = numbers.ingress.events + numbers.egress.events;
     let lost = numbers.ingress.ring_lost + numbers.egress.ring_lost;
+    for (source, counts) in &sources {
+        if counts.dropped * 100 > counts.questions + counts.answers {
+            complaints.push(format!("{} of what {source} told were dropped for want of room", counts.dropped));
+        }
+    }
     // A burst may overrun the ring now and then; one event in a hundred is a reader that cannot keep up.
     if lost * 100 > events {
         complaints.push(format!("{lost} events were lost because the ring was full"));

@@ -70,6 +70,7 @@ impl DoctorArguments {
             egress_hook(release.trim()),
             cgroup(&fs::read_to_string("/proc/self/mounts").unwrap_or_default()),
             redirect(),
+            uprobes(),
             seccomp(&fs::read_to_string("/proc/sys/kernel/seccomp/actions_avail").unwrap_or_default()),
             resolver(&fs::read_to_string("/etc/resolv.conf").unwrap_or_default()),
         ];
@@ -183,6 +184,26 @@ fn redirect() -> Finding {
     }
 }
 
+fn uprobes() -> Finding {
+    let check = "uprobes";
+    let Some(object) = kernel::object() else {
+        return Finding::warn(check, "not tried without the kernel programs", "build it with `cargo xtask build`");
+    };
+    match kernel::probe_lookups(object) {
+        Ok(libraries) => {
+            let libraries: Vec<String> = libraries.iter().map(|path| path.display().to_string()).collect();
+            Finding::ok(check, format!("getaddrinfo can be watched in {}", libraries.join(", ")))
+        }
+        Err(error) if error.is_privilege() => Finding::warn(check, "not tried", "run prewarm doctor as root"),
+        Err(error) => Finding::warn(
+            check,
+            error.to_string(),
+            "take a kernel with CONFIG_UPROBE_EVENTS, or name the C library; --source getaddrinfo needs this, nothing \
+             else does",
+        ),
+    }
+}
+
 fn seccomp(actions: &str) -> Finding {
     if actions.split_whitespace().any(|action| action == "user_notif") {
         return Finding::ok("seccomp user notification", "there");
@@ -237,9 +258,32 @@ fn attached(stats: &Stats) -> Vec<Finding> {
             "mount cgroup v2 and set capture.sockops; until then only programs that ask are measured",
         ),
     });
+    findings.extend(encrypted(stats));
     let complaint = |text: &String| Finding::warn("health", text, "see `prewarm stats`");
     findings.extend(stats.health.iter().map(complaint));
     findings
+}
+
+/// What is asked for where the packets tell nothing.
+fn encrypted(stats: &Stats) -> Option<Finding> {
+    let seen = &stats.encrypted;
+    if !seen.is_any() {
+        return None;
+    }
+    let own = seen.connections.max(seen.egress_connections);
+    let found = format!(
+        "{own} connections of this host and {} of others to port 853, {} packets over QUIC; DNS over HTTPS can't be told \
+         from other HTTPS",
+        seen.ingress_connections,
+        seen.ingress_packets + seen.egress_packets
+    );
+    let check = "encrypted DNS";
+    if stats.sources.values().any(|source| source.questions > 0) {
+        return Some(Finding::ok(check, format!("{found}; names come from other sources")));
+    }
+    let fix = "names are asked for encrypted: use --source getaddrinfo on the host that asks, or --source dnstap:/PATH where \
+               the DNS server runs";
+    Some(Finding::warn(check, found, fix))
 }
 
 #[cfg(test)]
@@ -259,6 +303,19 @@ mod tests {
         }
         assert!(egress_hook("6.1.0").found.starts_with("clsact"));
         assert_eq!(egress_hook("6.12.1").found, "tcx");
+    }
+
+    #[test]
+    fn encrypted_questions_call_for_another_source() {
+        let mut stats = Stats::default();
+        assert!(encrypted(&stats).is_none());
+        stats.encrypted.egress_packets = 3;
+        let finding = encrypted(&stats).unwrap();
+        assert!(finding.grade == Grade::Warn && finding.fix.unwrap().contains("--source"));
+        stats.sources.insert("getaddrinfo".to_owned(), crate::control::SourceCounts::default());
+        assert_eq!(encrypted(&stats).unwrap().grade, Grade::Warn, "it tells nothing");
+        stats.sources.entry("getaddrinfo".to_owned()).or_default().questions = 1;
+        assert_eq!(encrypted(&stats).unwrap().grade, Grade::Ok);
     }
 
     #[test]

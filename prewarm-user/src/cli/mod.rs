@@ -3,11 +3,13 @@
 //! Comes in: arguments. Goes out: data on standard output, everything else on standard error, an exit code. Never
 //! here: a decision of the daemon's; most commands only ask it over the control socket.
 
+mod answers;
 mod config;
 mod dissect;
 mod doctor;
 mod documents;
 pub mod exec;
+mod explain;
 mod exit;
 mod lease;
 mod leases;
@@ -16,6 +18,7 @@ mod names;
 mod origins;
 mod output;
 mod predictions;
+mod replay;
 mod run;
 mod stats;
 
@@ -59,18 +62,24 @@ pub enum Command {
     Stats(stats::StatsArguments),
     /// Lists the connections that are held.
     Leases(ListArguments),
+    /// Lists the answers that the kernel gives in the place of a server on this host, and lets go of them.
+    Answers(answers::AnswersArguments),
     /// Lists the names that are known.
     Names(ListArguments),
     /// Lists the origins that programs connect to: round trips, and what leases saved or would have saved.
     Origins(ListArguments),
     /// Lists what is expected, by value and deadline.
     Predictions(ListArguments),
+    /// Says why something is expected, or not: the contexts that speak for it, the counts, the probability, the time.
+    Explain(explain::ExplainArguments),
     /// Attaches the running daemon to one more interface.
     Attach(link::LinkArguments),
     /// Detaches the running daemon from an interface.
     Detach(link::LinkArguments),
     /// Says what the kernel programs see in a capture, question by question.
     Dissect(dissect::Dissect),
+    /// Says what prewarm would have saved on recorded traffic.
+    Replay(replay::ReplayArguments),
     /// Checks this machine, and says how to mend what is amiss.
     Doctor(doctor::DoctorArguments),
     /// Shows and checks settings.
@@ -93,12 +102,15 @@ impl Command {
             Self::Lease(arguments) => arguments.run(),
             Self::Stats(arguments) => arguments.run(),
             Self::Leases(arguments) => leases::run(&arguments),
+            Self::Answers(arguments) => arguments.run(),
             Self::Names(arguments) => names::run(&arguments),
             Self::Origins(arguments) => origins::run(&arguments),
             Self::Predictions(arguments) => predictions::run(&arguments),
+            Self::Explain(arguments) => arguments.run(),
             Self::Attach(arguments) => arguments.attach(),
             Self::Detach(arguments) => arguments.detach(),
             Self::Dissect(arguments) => Ok(arguments.run(&mut io::stdout().lock(), &mut io::stderr().lock())),
+            Self::Replay(arguments) => arguments.run(),
             Self::Doctor(arguments) => arguments.run(),
             Self::Config(arguments) => arguments.run(),
             Self::Completions(arguments) => arguments.run(),

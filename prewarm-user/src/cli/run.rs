@@ -5,7 +5,7 @@ use std::{net::SocketAddr, path::PathBuf};
 use clap::Args;
 
 use crate::{
-    config::{Config, ConfigError, RedirectSettings, Sources, load},
+    config::{AnswerAt, Config, ConfigError, RedirectSettings, Source, Sources, load},
     kernel::cgroup_mount,
     telemetry::LogFormat,
 };
@@ -16,6 +16,10 @@ pub struct RunArguments {
     /// An interface to attach to; may be given several times.
     #[arg(short, long = "iface", value_name = "IF")]
     interfaces: Vec<String>,
+    /// Another source of names, also instead of an interface: dnstap:/PATH listens there for DNS servers, getaddrinfo
+    /// watches this host's C libraries, getaddrinfo:/PATH one of them; may be given several times.
+    #[arg(long, value_name = "SOURCE")]
+    source: Vec<Source>,
     #[command(flatten)]
     settings: SettingsArguments,
     /// The control socket.
@@ -34,6 +38,10 @@ pub struct RunArguments {
     /// times.
     #[arg(long, value_name = "IF")]
     tproxy: Vec<String>,
+    /// Gives the answers of a DNS server on this host from inside the kernel, to clients that come by this interface; may
+    /// be given several times.
+    #[arg(long = "answer", value_name = "ADDRESS@IF")]
+    answers: Vec<AnswerAt>,
     /// Does not watch what arrives.
     #[arg(long)]
     no_ingress: bool,
@@ -76,6 +84,11 @@ impl RunArguments {
     pub fn configuration(&self) -> Result<Config, ConfigError> {
         let mut config = load(&self.settings.sources())?;
         add(&mut config.capture.interfaces, &self.interfaces);
+        add(&mut config.sources.list, &self.source);
+        add(&mut config.answers.servers, &self.answers);
+        for at in &config.answers.servers {
+            add(&mut config.capture.interfaces, std::slice::from_ref(&at.interface));
+        }
         let handover = &mut config.handover;
         add(&mut handover.socks.listen, &self.socks);
         add(&mut handover.connect.listen, &self.connect);

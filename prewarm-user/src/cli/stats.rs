@@ -4,6 +4,7 @@ use std::{io::IsTerminal as _, process::ExitCode, thread, time::Duration};
 
 use anyhow::bail;
 use clap::Args;
+use prewarm_ebpf::answers::AnswerCounter;
 
 use super::{SocketArgument, exit::UNHEALTHY, output};
 use crate::control::{Answer, LatencyView, Request, Stats};
@@ -78,6 +79,22 @@ fn shown(stats: &Stats) -> String {
     for (reason, count) in stats.drops.iter().filter(|(_, count)| **count > 0) {
         row("passed, unread", count.to_string(), reason.replace('_', " "));
     }
+    for (source, counts) in &stats.sources {
+        let rest = [
+            (counts.upstream, "of the server's own"),
+            (counts.own, "of prewarm's own"),
+            (counts.ignored, "left out"),
+            (counts.unread, "unread"),
+            (counts.dropped, "dropped"),
+            (counts.broken, "writers broke off"),
+            (counts.refused, "writers turned away"),
+        ];
+        let rest = rest.iter().filter(|(count, _)| *count > 0).map(|(count, what)| format!(", {count} {what}"));
+        let feeds = if source.starts_with("dnstap") { "writers" } else { "libraries" };
+        let note =
+            format!("{source}: {} {feeds}, {} answers{}", counts.feeds, counts.answers, rest.collect::<String>());
+        row("names told", counts.questions.to_string(), note);
+    }
     let predictions = &stats.predictions;
     row(
         "predictions",
@@ -108,6 +125,22 @@ fn shown(stats: &Stats) -> String {
             Some(reason) => format!("of programs that ask only: {reason}"),
         },
     );
+    let encrypted = &stats.encrypted;
+    if encrypted.is_any() {
+        row(
+            "encrypted DNS",
+            (encrypted.connections.max(encrypted.egress_connections) + encrypted.ingress_connections).to_string(),
+            format!(
+                "connections to port 853 (this host's {}, seen arriving {}, leaving {}), QUIC packets {} in, {} out; \
+                 DNS over HTTPS can't be told from other HTTPS",
+                encrypted.connections,
+                encrypted.ingress_connections,
+                encrypted.egress_connections,
+                encrypted.ingress_packets,
+                encrypted.egress_packets
+            ),
+        );
+    }
     let leases = &stats.leases;
     row(
         "leases opened",
@@ -136,6 +169,29 @@ fn shown(stats: &Stats) -> String {
                 counters.bytes as f64 / 1e6
             ),
         );
+    }
+    if let Some(given) = &stats.given {
+        for server in &given.servers {
+            let reason = server.reason.as_ref().map(|reason| format!(" ({reason})")).unwrap_or_default();
+            row("answers of", server.server.clone(), format!("at {}: {}{reason}", server.interface, server.mode));
+        }
+        let note = format!(
+            "{} held; {} filled, {} expected, {} refreshed, {} full, {} doubted, {} by client",
+            given.held,
+            given.filled,
+            given.expected,
+            given.refreshed,
+            given.full,
+            given.doubted,
+            given.by_client.len()
+        );
+        row("answered in the kernel", given.answered.to_string(), note);
+        let reasons = AnswerCounter::ALL.iter().filter(|counter| counter.is_reason());
+        for (counter, count) in reasons.filter_map(|counter| Some((counter, given.kernel.get(counter.name())?))) {
+            if *count > 0 {
+                row("left to the server", count.to_string(), counter.name().replace('_', " "));
+            }
+        }
     }
     row("ring to dial", stats.ring_to_dial_us.count.to_string(), latency(&stats.ring_to_dial_us, "µs"));
     row(

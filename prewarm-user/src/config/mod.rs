@@ -14,6 +14,7 @@ mod policy;
 mod predict;
 mod sample;
 mod service;
+mod sources;
 mod warm;
 
 use schemars::JsonSchema;
@@ -31,6 +32,7 @@ pub use policy::{CostSettings, GuardSettings, PolicySettings};
 pub use predict::PredictSettings;
 pub use sample::sample;
 pub use service::{ControlSettings, MetricsSettings, ResolveSettings};
+pub use sources::{Source, SourceError, SourcesSettings};
 pub use warm::{Method, WarmRequest, WarmSettings};
 
 /// Where the configuration lies on an installed host.
@@ -42,6 +44,8 @@ pub const DEFAULT_PATH: &str = "/etc/prewarm/config.toml";
 pub struct Config {
     /// Which interfaces are watched, and how.
     pub capture: CaptureSettings,
+    /// Where names are learnt from, beside the packets on the interfaces.
+    pub sources: SourcesSettings,
     /// What is remembered of names, addresses and clients.
     pub history: HistorySettings,
     /// How the next names are predicted.
@@ -79,6 +83,7 @@ impl Config {
     pub fn check(&self) -> Result<(), ConfigError> {
         let sections = [
             self.capture.check(),
+            self.sources.check(),
             self.history.check(),
             self.predict.check(),
             self.policy.check(),

@@ -7,7 +7,7 @@ use prometheus_client::{
     registry::Registry,
 };
 
-use super::{LatencyView, Stats};
+use super::{LatencyView, SourceCounts, Stats};
 use crate::handover::WayCounters;
 
 /// Whether a number only grows.
@@ -62,6 +62,11 @@ metrics! {
     Counter "prewarm_history_named_connections", "Connections of programs to addresses with a known name", |s| s.connects.named as f64;
     Counter "prewarm_history_blind_connections", "Connections of programs to addresses that no answer named", |s| s.connects.blind as f64;
     Counter "prewarm_history_elsewhere_connections", "Connections in network namespaces that nothing is learnt from", |s| s.connects.elsewhere as f64;
+    Counter "prewarm_history_encrypted_connections", "Connections of programs to port 853 (DNS over TLS)", |s| s.encrypted.connections as f64;
+    Counter "prewarm_kernel_encrypted_ingress_connections", "TCP connections to port 853 that XDP saw arrive", |s| s.encrypted.ingress_connections as f64;
+    Counter "prewarm_kernel_encrypted_egress_connections", "TCP connections to port 853 that tcx or clsact saw leave", |s| s.encrypted.egress_connections as f64;
+    Counter "prewarm_kernel_encrypted_ingress_packets", "UDP packets to port 853 (DNS over QUIC) that XDP saw arrive", |s| s.encrypted.ingress_packets as f64;
+    Counter "prewarm_kernel_encrypted_egress_packets", "UDP packets to port 853 that tcx or clsact saw leave", |s| s.encrypted.egress_packets as f64;
     Gauge "prewarm_kernel_watched_connections", "1 where the kernel tells of all connections of this host, else 0", |s| f64::from(u8::from(s.connects.watched));
     Counter "prewarm_kernel_own_connections", "Connections that the daemon opened itself", |s| s.connects.own as f64;
     Counter "prewarm_kernel_lost_connections", "Events about connections that the ring had no room for", |s| s.connects.lost as f64;
@@ -92,6 +97,17 @@ pub const LABELLED: &[(&str, &str, &str)] = &[
     ("prewarm_lease_saved_seconds", "quantile", "Seconds that used leases saved"),
     ("prewarm_app_ring_to_dial_seconds", "quantile", "Seconds from the packet to the dial that it caused"),
     ("prewarm_app_ring_to_intent_seconds", "quantile", "Seconds from the packet to the decision"),
+    (SOURCES[0].0, "source", SOURCES[0].1),
+    (SOURCES[1].0, "source", SOURCES[1].1),
+    (SOURCES[2].0, "source", SOURCES[2].1),
+    (SOURCES[3].0, "source", SOURCES[3].1),
+    (SOURCES[4].0, "source", SOURCES[4].1),
+    (SOURCES[5].0, "source", SOURCES[5].1),
+    (SOURCES[6].0, "source", SOURCES[6].1),
+    (SOURCES[7].0, "source", SOURCES[7].1),
+    (SOURCES[8].0, "source", SOURCES[8].1),
+    (SOURCES[9].0, "source", SOURCES[9].1),
+    (FEEDS.0, "source", FEEDS.1),
     (HANDOVER[0].0, "way", HANDOVER[0].1),
     (HANDOVER[1].0, "way", HANDOVER[1].1),
     (HANDOVER[2].0, "way", HANDOVER[2].1),
@@ -99,6 +115,33 @@ pub const LABELLED: &[(&str, &str, &str)] = &[
     (HANDOVER[4].0, "way", HANDOVER[4].1),
     (HANDOVER[5].0, "way", HANDOVER[5].1),
 ];
+
+type OfSource = (&'static str, &'static str, fn(&SourceCounts) -> u64);
+
+/// The counters of each source beside the packets, with the label `source`.
+const SOURCES: [OfSource; 10] = [
+    ("prewarm_observe_source_questions", "Questions and look-ups told, by source", |source| source.questions),
+    ("prewarm_observe_source_answers", "Answers told, by source", |source| source.answers),
+    ("prewarm_observe_source_upstream", "A server's own questions and their answers, by source", |source| {
+        source.upstream
+    }),
+    ("prewarm_observe_source_own", "The daemon's own questions and look-ups, by source", |source| source.own),
+    ("prewarm_observe_source_ignored", "Messages and look-ups left out, by source", |source| source.ignored),
+    ("prewarm_observe_source_unread", "Messages and look-ups that could not be read, by source", |source| {
+        source.unread
+    }),
+    ("prewarm_observe_source_dropped", "Questions and answers dropped for want of room, by source", |source| {
+        source.dropped
+    }),
+    ("prewarm_observe_source_connections", "Writers that connected, by source", |source| source.connections),
+    ("prewarm_observe_source_broken", "Writers that broke off or wrote something else, by source", |source| {
+        source.broken
+    }),
+    ("prewarm_observe_source_refused", "Writers turned away, by source", |source| source.refused),
+];
+/// The gauge of each source.
+const FEEDS: OfSource =
+    ("prewarm_observe_source_feeds", "Writers connected, or libraries watched, by source", |source| source.feeds);
 
 type OfWay = (&'static str, &'static str, fn(&WayCounters) -> u64);
 
@@ -161,6 +204,19 @@ impl Collector for Snapshot {
         for (metric, view, unit) in views {
             quantiles(&mut encoder, metric, view, unit)?;
         }
+        for (name, meaning, read) in SOURCES {
+            let mut family = encoder.encode_descriptor(name, meaning, None, counter.metric_type())?;
+            for (source, counts) in &stats.sources {
+                let labels = [("source", source.as_str())];
+                ConstCounter::new(read(counts) as f64).encode(family.encode_family(&labels)?)?;
+            }
+        }
+        let gauge = ConstGauge::new(0.0);
+        let mut family = encoder.encode_descriptor(FEEDS.0, FEEDS.1, None, gauge.metric_type())?;
+        for (source, counts) in &stats.sources {
+            let labels = [("source", source.as_str())];
+            ConstGauge::new(FEEDS.2(counts) as f64).encode(family.encode_family(&labels)?)?;
+        }
         for (name, meaning, read) in HANDOVER {
             let mut family = encoder.encode_descriptor(name, meaning, None, counter.metric_type())?;
             for (way, counters) in &stats.handover {
@@ -197,6 +253,7 @@ mod tests {
         stats.drops.insert("fragment".to_owned(), 3);
         stats.saved_ms.p50 = 40.0;
         stats.handover.insert("socks".to_owned(), WayCounters { taken: 3, ..WayCounters::default() });
+        stats.sources.insert("getaddrinfo".to_owned(), SourceCounts { questions: 5, feeds: 2, ..Default::default() });
         let page = exposition(stats);
         for metric in METRICS {
             assert!(page.contains(&format!("# TYPE {} ", metric.name)), "{} is missing", metric.name);
@@ -205,6 +262,8 @@ mod tests {
         assert!(page.contains("prewarm_kernel_passed_packets_total{reason=\"fragment\"} 3"), "{page}");
         assert!(page.contains("prewarm_lease_saved_seconds{quantile=\"0.5\"} 0.04"), "{page}");
         assert!(page.contains("prewarm_handover_taken_connections_total{way=\"socks\"} 3"), "{page}");
+        assert!(page.contains("prewarm_observe_source_questions_total{source=\"getaddrinfo\"} 5"), "{page}");
+        assert!(page.contains("prewarm_observe_source_feeds{source=\"getaddrinfo\"} 2"), "{page}");
         assert!(page.ends_with("# EOF\n"));
     }
 }

@@ -4,6 +4,7 @@
 //! `handover` has it. Never here: how a question is answered; `app` implements [`Handle`].
 
 mod client;
+mod explain;
 mod exposition;
 mod origins;
 mod protocol;
@@ -12,14 +13,18 @@ mod socket;
 mod stats;
 
 pub use client::{Client, ClientError};
+pub use explain::{
+    AppraisalView, EffectView, ExplainRequest, ExplanationView, FollowerView, HeardView, ReasonView, RhythmView,
+    VoteView,
+};
 pub use exposition::{Kind, LABELLED, METRICS, Metric, exposition};
 pub use origins::OriginView;
 pub use protocol::{
-    Answer, Failure, FailureCode, ListLimit, NameView, PredictionView, Reply, Request, RequestLine, VERSION,
+    Answer, Failure, FailureCode, FlushView, ListLimit, NameView, PredictionView, Reply, Request, RequestLine, VERSION,
 };
 pub use server::{Handle, serve};
 pub use socket::{SocketError, bind};
 pub use stats::{
-    AttachmentView, ConnectCounts, LatencyView, LeaseCounts, NameCounts, PacketCounts, PredictionCounts, STATS_SCHEMA,
-    Stats, WarmCounts,
+    AttachmentView, ConnectCounts, EncryptedCounts, LatencyView, LeaseCounts, NameCounts, PacketCounts,
+    PredictionCounts, STATS_SCHEMA, SourceCounts, Stats, WarmCounts,
 };

@@ -2,7 +2,7 @@
 
 use std::{
     fs, io,
-    os::unix::fs::PermissionsExt as _,
+    os::unix::fs::{FileTypeExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
 };
 
@@ -12,9 +12,12 @@ use tokio::net::{UnixListener, UnixStream};
 /// Why the control socket could not be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum SocketError {
-    /// Another daemon answers on it.
-    #[error("another prewarm answers on {0}\nhint: stop it, or name another socket with --socket")]
+    /// Somebody answers on it.
+    #[error("another process answers on {0}\nhint: stop it, or name another socket")]
     Busy(PathBuf),
+    /// Something else stands there.
+    #[error("{0} is there, and is no socket\nhint: move it away, or name another socket")]
+    Other(PathBuf),
     /// The file system said no.
     #[error("could not {action} {path}")]
     File {
@@ -37,7 +40,10 @@ pub async fn bind(path: &Path, group: &str) -> Result<UnixListener, SocketError>
     if let Some(folder) = path.parent() {
         fs::create_dir_all(folder).map_err(failed("create the folder of"))?;
     }
-    if path.exists() {
+    if let Ok(found) = fs::symlink_metadata(path) {
+        if !found.file_type().is_socket() {
+            return Err(SocketError::Other(path.to_path_buf()));
+        }
         if UnixStream::connect(path).await.is_ok() {
             return Err(SocketError::Busy(path.to_path_buf()));
         }
@@ -75,5 +81,14 @@ mod tests {
         assert!(matches!(bind(&path, "no-such-group").await, Err(SocketError::Busy(_))));
         drop(first);
         bind(&path, "no-such-group").await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn what_is_no_socket_is_left_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("notes.txt");
+        fs::write(&path, "dear diary").unwrap();
+        assert!(matches!(bind(&path, "no-such-group").await, Err(SocketError::Other(_))));
+        assert_eq!(fs::read_to_string(&path).unwrap(), "dear diary");
     }
 }

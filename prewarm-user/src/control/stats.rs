@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::handover::WayCounters;
 use crate::kernel::{Attachment, EgressHook, XdpMode};
+use crate::resolve::answers::Numbers;
 
 /// The version of [`Stats`]' form; it grows when a key changes its meaning or goes.
 pub const STATS_SCHEMA: u32 = 1;
@@ -34,8 +35,12 @@ pub struct Stats {
     pub predictions: PredictionCounts,
     /// Names.
     pub names: NameCounts,
+    /// What other sources than packets told, by source: "dnstap:/PATH", "getaddrinfo".
+    pub sources: BTreeMap<String, SourceCounts>,
     /// Connections that programs open.
     pub connects: ConnectCounts,
+    /// Traffic to port 853: names that are asked for where nobody can read them. Those in HTTPS look like any other.
+    pub encrypted: EncryptedCounts,
     /// Connections of programs to addresses that no answer named, in percent of all: what no prediction can reach.
     pub blind_share: f64,
     /// Leases.
@@ -53,6 +58,9 @@ pub struct Stats {
     pub ring_to_intent_us: LatencyView,
     /// Bytes of the tables that learn.
     pub memory_bytes: u64,
+    /// Answers that the kernel gives in the place of servers on this host, where that is switched on.
+    #[serde(default)]
+    pub given: Option<Numbers>,
     /// Where the programs are attached.
     pub attachments: Vec<AttachmentView>,
     /// What is not as it should be, a line each; empty when all is well.
@@ -98,6 +106,57 @@ pub struct NameCounts {
     pub used: u64,
     /// Look-ups without a usable answer.
     pub failed: u64,
+}
+
+/// What one source told.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct SourceCounts {
+    /// Questions, or look-ups of programs; what two sources told is in both.
+    pub questions: u64,
+    /// Answers that say something of their name.
+    pub answers: u64,
+    /// Questions of the server itself to others, and the answers to these, which are no accesses.
+    pub upstream: u64,
+    /// The daemon's own, which are no accesses either.
+    pub own: u64,
+    /// Left out for another reason: messages of other types or of clients that are not named; look-ups of addresses, in
+    /// other network namespaces, or of what is no host's name.
+    pub ignored: u64,
+    /// What could not be read.
+    pub unread: u64,
+    /// Questions and answers that there was no room for on the way to the deciding task.
+    pub dropped: u64,
+    /// Writers connected now; libraries watched.
+    pub feeds: u64,
+    /// Writers that connected.
+    pub connections: u64,
+    /// Of those, the ones that wrote something else than dnstap, or broke off.
+    pub broken: u64,
+    /// Writers turned away because there were too many.
+    pub refused: u64,
+}
+
+/// Traffic to port 853.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct EncryptedCounts {
+    /// TCP connections of this host's programs (DNS over TLS), on whatever interface.
+    pub connections: u64,
+    /// TCP connections that arrive on the watched interfaces: of clients to this host, or through it.
+    pub ingress_connections: u64,
+    /// TCP connections that leave by them.
+    pub egress_connections: u64,
+    /// UDP packets that arrive on them (DNS over QUIC).
+    pub ingress_packets: u64,
+    /// UDP packets that leave by them.
+    pub egress_packets: u64,
+}
+
+impl EncryptedCounts {
+    /// Whether any was seen.
+    #[must_use]
+    pub fn is_any(&self) -> bool {
+        *self != Self::default()
+    }
 }
 
 /// TCP connections that were opened from this host to others.

@@ -4,16 +4,16 @@
 //! the known names, and outcomes that only the questions on the wire could tell of. Never here: a clock, a socket, a
 //! task, or anything that waits.
 
-use std::time::Duration;
+use std::{io, net::IpAddr, time::Duration};
 
 use ipnet::IpNet;
 
 use crate::{
     config::{HistorySettings, PolicySettings, PredictSettings},
-    history::{Access, History, Learned},
-    model::{Connection, Intent, Observation, Origin, Outcome, Phase, Prediction, ResourceId, Seen, Timestamp},
-    policy::{Known, Policy, Refusal},
-    predict::{ClientKey, Mixture, Predictor},
+    history::{Access, History, KnownName, Learned, RememberedName},
+    model::{Connection, Intent, Name, Observation, Origin, Outcome, Phase, Prediction, ResourceId, Seen, Timestamp},
+    policy::{Appraisal, Known, Policy, Refusal},
+    predict::{ClientKey, Explanation, Follower, Mixture, Predictor},
 };
 
 /// What came of an observation; the buffers are the caller's, to be used again.
@@ -128,7 +128,11 @@ impl Decider {
             self.counters.echoes += 1;
             return;
         }
-        let fresh = |resource| self.history.get(resource).is_some_and(|known| known.fresh_until > at);
+        // An answer may be told before its question, where another source is slower.
+        let fresh = |resource| {
+            let known = self.history.get(resource);
+            known.is_some_and(|known| known.fresh_until > at && known.answered_at.is_none_or(|answered| answered <= at))
+        };
         let fresh_before = match &observation.seen {
             Seen::Question { resource, .. } | Seen::Named { resource, .. } => fresh(*resource),
             // Its answer was at hand, or a question would have been seen.
@@ -187,6 +191,26 @@ impl Decider {
         self.policy.measured(now, resource, port, round_trip);
     }
 
+    /// Writes what the predictor learnt.
+    ///
+    /// # Errors
+    /// When `to` does not take it.
+    pub fn save_predictor(&self, to: &mut dyn io::Write) -> io::Result<()> {
+        self.predictor.save(to)
+    }
+
+    /// Takes in the names that were known `away` ago, before a restart; `identify` gives a name its ID.
+    pub fn recollect(
+        &mut self,
+        now: Timestamp,
+        away: Duration,
+        names: Vec<RememberedName>,
+        identify: impl Fn(&Name) -> ResourceId,
+        decisions: &mut Decisions,
+    ) {
+        self.history.recollect(now, away, names, identify, &mut decisions.learned);
+    }
+
     /// Lets time pass: what is due goes out, what is too old goes away.
     pub fn tick(&mut self, now: Timestamp, decisions: &mut Decisions) {
         let changes = decisions.learned.len();
@@ -203,8 +227,33 @@ impl Decider {
     }
 
     /// What the client is expected to ask next, for `prewarm predictions` and `explain`.
-    pub fn predict(&mut self, now: Timestamp, client: std::net::IpAddr, out: &mut Vec<Prediction>) {
+    pub fn predict(&mut self, now: Timestamp, client: IpAddr, out: &mut Vec<Prediction>) {
         self.predictor.predict(now, ClientKey::from(client), out);
+    }
+
+    /// Why what is said of `client` is said; see [`Predictor::explain`].
+    pub fn explain(
+        &mut self,
+        now: Timestamp,
+        client: IpAddr,
+        last: Option<usize>,
+        resource: Option<ResourceId>,
+    ) -> Explanation {
+        self.predictor.explain(now, ClientKey::from(client), last, resource)
+    }
+
+    /// What followed a resource so far.
+    #[must_use]
+    pub fn followers(&self, resource: ResourceId) -> Vec<Follower> {
+        self.predictor.followers(resource)
+    }
+
+    /// What each action for a prediction would come to; empty where nothing is known of the name.
+    #[must_use]
+    pub fn appraise(&self, now: Timestamp, prediction: &Prediction) -> Vec<Appraisal> {
+        let Some(known) = self.history.get(prediction.resource) else { return Vec::new() };
+        let ports: Vec<u16> = known.ports.iter().map(|known| known.port).collect();
+        self.policy.appraise(now, prediction, view(known, &ports))
     }
 
     /// Whether a question of this host's own may be the doing of one of our look-ups: it is where the resolver that we
@@ -268,20 +317,14 @@ impl Decider {
         self.predictor.learn(at, key, resource);
         self.predictor.predict(at, key, &mut self.predictions);
         for prediction in &self.predictions {
-            if !self.policy.is_worth_a_look(prediction.probability) {
+            if !self.policy.is_worth_a_look(prediction.worth) {
                 self.policy.pass_over(Refusal::Worthless);
                 continue;
             }
             self.ports.clear();
             let known = self.history.get(prediction.resource).map(|known| {
                 self.ports.extend(known.ports.iter().map(|known| known.port));
-                Known {
-                    name: &known.name,
-                    addresses: &known.addresses,
-                    fresh_until: known.fresh_until,
-                    rcode: known.rcode,
-                    ports: &self.ports,
-                }
+                view(known, &self.ports)
             });
             self.policy.propose(now, at, client, prediction, known);
         }
@@ -295,6 +338,11 @@ impl Decider {
             }
         }
     }
+}
+
+/// What the policy wants to know of a name.
+fn view<'a>(known: &'a KnownName, ports: &'a [u16]) -> Known<'a> {
+    Known { name: &known.name, addresses: &known.addresses, fresh_until: known.fresh_until, rcode: known.rcode, ports }
 }
 
 /// What a handshake took, where the kernel tells of one.

@@ -8,6 +8,7 @@
 mod clients;
 mod names;
 mod origins;
+mod remembered;
 mod reverse;
 mod sketch;
 
@@ -19,6 +20,7 @@ use std::{
 pub use clients::{Client, Clients};
 pub use names::{KnownName, PortCount};
 pub use origins::OriginUse;
+pub use remembered::RememberedName;
 
 use self::{names::Names, origins::Origins, reverse::Reverse};
 use crate::{
@@ -93,6 +95,8 @@ pub struct Counters {
     pub named_connects: u64,
     /// Connections in network namespaces that nothing is learnt from.
     pub elsewhere_connects: u64,
+    /// Connections to resolvers over TLS (port 853), which no name is learnt from.
+    pub encrypted_connects: u64,
 }
 
 /// All that is remembered.
@@ -113,7 +117,9 @@ const FORWARD_WINDOW: Duration = Duration::from_secs(3);
 /// A connection belongs to a question that was asked within this time.
 const ASKED_LATELY: Duration = Duration::from_secs(5);
 /// Where resolvers are asked, over TCP and TLS: no access of a program's.
-const RESOLVERS: [u16; 2] = [53, 853];
+const RESOLVERS: [u16; 2] = [53, ENCRYPTED];
+/// DNS over TLS (RFC 7858).
+const ENCRYPTED: u16 = 853;
 /// How often idle names are looked for.
 const SWEEP_EVERY: Duration = Duration::from_secs(30);
 
@@ -343,6 +349,8 @@ impl History {
     fn connection(&mut self, at: Timestamp, client: IpAddr, connection: &Connection) -> Access {
         let Connection { socket, namespace, destination, phase } = *connection;
         if RESOLVERS.contains(&destination.port()) {
+            let opened = matches!(phase, Phase::Established { own: false, .. });
+            self.counters.encrypted_connects += u64::from(opened && destination.port() == ENCRYPTED);
             return Access::Nothing;
         }
         match phase {

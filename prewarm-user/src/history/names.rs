@@ -152,6 +152,14 @@ impl KnownName {
         self.ports.sort_by_key(|known| std::cmp::Reverse(known.count));
     }
 
+    /// Takes in what was known before a restart, within the bounds.
+    pub(super) fn restore(&mut self, addresses: Vec<IpAddr>, ports: impl Iterator<Item = PortCount>) {
+        self.addresses = addresses;
+        self.addresses.truncate(MAX_ADDRESSES);
+        self.ports = ports.take(MAX_PORTS).collect();
+        self.ports.sort_by_key(|known| std::cmp::Reverse(known.count));
+    }
+
     /// Bytes behind pointers.
     fn heap(&self) -> usize {
         self.name.as_wire().len()

@@ -128,6 +128,8 @@ counts! {
     connected = Connected,
     dialled = Dialled,
     closed = Closed,
+    encrypted_tcp = EncryptedTcp,
+    encrypted_udp = EncryptedUdp,
 }
 
 impl Counts {

@@ -66,6 +66,9 @@ pub enum KernelError {
         /// What the kernel says.
         source: io::Error,
     },
+    /// No C library was found whose look-ups could be watched.
+    #[error("no C library is found (hint: name it, as in getaddrinfo:/lib/x86_64-linux-gnu/libc.so.6)")]
+    NoLibrary,
     /// A program could not be detached.
     #[error("`{program}` can't be detached from `{interface}`: {source}")]
     Detach {

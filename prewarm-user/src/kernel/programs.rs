@@ -1,6 +1,6 @@
 //! The loaded programs and their maps.
 
-use std::{collections::BTreeMap, path::Path, time::Duration};
+use std::{collections::BTreeMap, os::unix::fs::MetadataExt as _, path::Path, time::Duration};
 
 use aya::{
     Ebpf, EbpfLoader, VerifierLogLevel,
@@ -16,6 +16,7 @@ use prewarm_ebpf::{
     answers::{
         self, ANSWERING, CLIENT_ENTRIES, INDEX_ENTRIES, LIMIT_ENTRIES, SIGHT_ENTRIES, SLOT_ENTRIES, WANTED_BYTES,
     },
+    getaddrinfo::{LOOKUP_ENTRIES, LOOKUPS, OWN_PROCESS, OWN_PROCESSES},
     redirect::{REDIRECTED, REDIRECTED_ENTRIES},
     tproxy::{FLOW_ENTRIES, FLOWS},
 };
@@ -54,6 +55,8 @@ pub struct Settings {
     pub tproxy: bool,
     /// How many answers `ingress` may hold and give; 0 switches that off.
     pub answers: u32,
+    /// The same of the programs that watch `getaddrinfo`.
+    pub lookups: bool,
 }
 
 impl Settings {
@@ -71,6 +74,7 @@ impl Settings {
             redirect: false,
             tproxy: false,
             answers: 0,
+            lookups: false,
         }
     }
 }
@@ -241,6 +245,8 @@ impl Drop for Programs {
 pub(super) fn open(object: &[u8], settings: &Settings) -> Result<Ebpf, KernelError> {
     check_abi(object)?;
     let ticks = ticks_per_second()?;
+    // Without /proc nothing tells the daemon's own look-ups from others', of which there are hardly any.
+    let (device, inode) = std::fs::metadata("/proc/self/ns/pid").map_or((0, 0), |space| (space.dev(), space.ino()));
     let window = u64::try_from(settings.window.as_millis()).unwrap_or(u64::MAX).saturating_mul(ticks) / 1000;
     let only_if_wanted = |entries| if settings.answers > 0 { entries } else { 1 };
     EbpfLoader::new()
@@ -260,6 +266,10 @@ pub(super) fn open(object: &[u8], settings: &Settings) -> Result<Ebpf, KernelErr
         .map_max_entries(answers::LIMITS, only_if_wanted(LIMIT_ENTRIES))
         .map_max_entries(answers::SIGHTS, only_if_wanted(SIGHT_ENTRIES))
         .map_max_entries(answers::WANTED, if settings.answers > 0 { WANTED_BYTES } else { PAGE })
+        .map_max_entries(LOOKUPS, if settings.lookups { LOOKUP_ENTRIES } else { 1 })
+        .override_global(OWN_PROCESS, &std::process::id(), true)
+        .override_global(OWN_PROCESSES[0], &device, true)
+        .override_global(OWN_PROCESSES[1], &inode, true)
         .load(object)
         .map_err(KernelError::Prepare)
 }
@@ -272,6 +282,7 @@ pub(super) fn verify(bpf: &mut Ebpf, name: &'static str) -> Result<(), KernelErr
         Some(Program::SchedClassifier(program)) => program.load().map_err(refused),
         Some(Program::CgroupSockAddr(program)) => program.load().map_err(refused),
         Some(Program::SockOps(program)) => program.load().map_err(refused),
+        Some(Program::UProbe(program)) => program.load().map_err(refused),
         _ => Err(refused(ProgramError::UnexpectedProgramType)),
     }
 }

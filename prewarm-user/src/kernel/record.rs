@@ -145,7 +145,7 @@ fn connection(kind: u8, record: &ConnectionRecord) -> Record {
 }
 
 /// An address of the contract: IPv4 comes as `::ffff:a.b.c.d`.
-fn address(bytes: [u8; 16]) -> IpAddr {
+pub(super) fn address(bytes: [u8; 16]) -> IpAddr {
     Ipv6Addr::from(bytes).to_canonical()
 }
 

@@ -11,6 +11,9 @@ pub struct Prediction {
     pub resource: ResourceId,
     /// The probability that it is accessed within the predictor's horizon, 0 to 1.
     pub probability: f64,
+    /// The probability that what is made ready now is used before it goes cold, given that no better moment to make it
+    /// comes: what a price is held against, 0 to 1. What comes at once, or too late, is probable and worth little.
+    pub worth: f64,
     /// By when one of ten of the accesses that come has come, counted from the event the prediction was made at; what is
     /// made ready should be ready then.
     pub earliest_in: Duration,

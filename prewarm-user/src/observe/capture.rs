@@ -17,6 +17,9 @@ pub const ETHERNET: u16 = 1;
 /// A longer frame is a sign of a broken file; jumbo and offloaded frames stay below.
 const LONGEST: u32 = 1 << 20;
 
+/// What is wrong where it is the compression that breaks off.
+pub(super) const COMPRESSED: &str = "the compressed data end early";
+
 /// A frame of a capture.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Frame<'a> {
@@ -113,7 +116,7 @@ impl Capture {
         Self::read(path, input)
     }
 
-    fn read(path: &Path, mut input: Box<dyn Read + Send>) -> Result<Self, CaptureError> {
+    pub(super) fn read(path: &Path, mut input: Box<dyn Read + Send>) -> Result<Self, CaptureError> {
         let failed = |source| CaptureError::Read { path: path.to_owned(), source };
         let none = || CaptureError::Format { path: path.to_owned() };
         let mut magic = [0; 4];
@@ -171,9 +174,7 @@ impl Capture {
         };
         let broken = |what| CaptureError::Broken { path: self.path.clone(), frames: self.frames, what };
         match parts {
-            Err(source) if source.kind() == io::ErrorKind::UnexpectedEof => {
-                Err(broken("the compressed data end early"))
-            }
+            Err(source) if source.kind() == io::ErrorKind::UnexpectedEof => Err(broken(COMPRESSED)),
             Err(source) => Err(CaptureError::Read { path: self.path.clone(), source }),
             Ok(Err(Stop::End)) => Ok(None),
             Ok(Err(Stop::Short)) => Err(broken("the file ends inside a frame")),

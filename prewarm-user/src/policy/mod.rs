@@ -8,6 +8,7 @@
 //! The rule: `p × saved − (1 − p) × cost × price > 0`, with `saved` from measured round trips, and `price` held by a
 //! controller so that unused warm-ups keep to their budget for each access that found nothing ready.
 
+mod appraise;
 mod breaker;
 mod bucket;
 mod counters;
@@ -23,6 +24,7 @@ use std::{collections::HashMap, net::IpAddr, time::Duration};
 
 use ipnet::IpNet;
 
+pub use appraise::{Appraisal, Verdict as AppraisalVerdict};
 pub use counters::{Counters, KindCounters};
 pub use guard::Guard;
 pub use propose::Known;

@@ -3,7 +3,7 @@
 use std::{net::IpAddr, time::Duration};
 
 use super::{Bucket, Key, MAX_CLIENTS, Policy, Refusal};
-use crate::model::{ActionKind, Intent, Name, Prediction, Timestamp};
+use crate::model::{ActionKind, Intent, Name, Prediction, ResourceId, Timestamp};
 
 /// What is known of a predicted resource's name.
 #[derive(Clone, Copy, Debug)]
@@ -20,6 +20,15 @@ pub struct Known<'a> {
     pub ports: &'a [u16],
 }
 
+/// An action as it would be queued.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Draft {
+    /// What it is worth, in milliseconds.
+    pub(super) value: f64,
+    pub(super) start: Timestamp,
+    pub(super) deadline: Timestamp,
+}
+
 /// A prediction whose accesses begin later than this waits.
 const AT_ONCE: Duration = Duration::from_secs(2);
 /// Caches count whole seconds: one that is asked earlier still answers from what it has, and renews nothing.
@@ -30,8 +39,8 @@ const WARM_HOLD: Duration = Duration::from_secs(2);
 impl Policy {
     /// Whether a prediction could be worth anything, so that the caller need not look up its name.
     #[must_use]
-    pub fn is_worth_a_look(&self, probability: f64) -> bool {
-        probability > 0.0 && probability >= self.settings.probability_floor
+    pub fn is_worth_a_look(&self, worth: f64) -> bool {
+        worth > 0.0 && worth >= self.settings.probability_floor
     }
 
     /// Whether connections are made ready for names no port was learnt for.
@@ -56,7 +65,7 @@ impl Policy {
         known: Option<Known<'_>>,
     ) {
         self.counters.predictions += 1;
-        if !self.is_worth_a_look(prediction.probability) {
+        if !self.is_worth_a_look(prediction.worth) {
             self.counters.refusals.add(Refusal::Worthless);
             return;
         }
@@ -68,25 +77,30 @@ impl Policy {
             self.counters.refusals.add(refusal);
             return;
         }
-        let resource = prediction.resource;
-        let resolve = Key { resource, kind: ActionKind::Resolve, port: 0, path: 0 };
-        self.consider(now, cause, client, prediction, known, resolve);
-        let ports = if known.ports.is_empty() { self.settings.assume_ports.clone() } else { known.ports.to_vec() };
-        if ports.is_empty() && self.settings.lease {
+        let (keys, no_port) = self.keys(prediction.resource, known);
+        if no_port {
             self.counters.refusals.add(Refusal::NoPort);
         }
-        for port in ports {
-            let lease = Key { resource, kind: ActionKind::Lease, port, path: 0 };
-            self.consider(now, cause, client, prediction, known, lease);
+        for key in keys {
+            self.consider(now, cause, client, prediction, known, key);
         }
-        if self.warm_names.is_empty() {
-            return;
+    }
+
+    /// All that could be done for a resource, and whether a connection is not among it for want of a port.
+    pub(super) fn keys(&self, resource: ResourceId, known: Known<'_>) -> (Vec<Key>, bool) {
+        let key = |kind, port, path| Key { resource, kind, port, path };
+        let ports = if known.ports.is_empty() { &self.settings.assume_ports } else { known.ports };
+        let mut keys = Vec::with_capacity(1 + ports.len());
+        keys.push(key(ActionKind::Resolve, 0, 0));
+        keys.extend(ports.iter().map(|&port| key(ActionKind::Lease, port, 0)));
+        if !self.warm_names.is_empty()
+            && let Some(paths) = self.warm_names.get(known.name)
+        {
+            keys.extend(
+                paths.iter().map(|&path| key(ActionKind::Warm, self.warm_paths[usize::from(path)].0.port, path)),
+            );
         }
-        for path in self.warm_names.get(known.name).cloned().unwrap_or_default() {
-            let port = self.warm_paths[usize::from(path)].0.port;
-            let warm = Key { resource, kind: ActionKind::Warm, port, path };
-            self.consider(now, cause, client, prediction, known, warm);
-        }
+        (keys, ports.is_empty() && self.settings.lease)
     }
 
     fn consider(
@@ -112,26 +126,8 @@ impl Policy {
         known: Known<'_>,
         key: Key,
     ) -> Result<(), Refusal> {
-        let kind = key.kind;
-        let on = match kind {
-            ActionKind::Resolve => self.settings.resolve,
-            ActionKind::Lease => self.settings.lease,
-            ActionKind::Warm => true,
-        };
-        if !on {
-            return Err(Refusal::Off);
-        }
-        let p = prediction.probability.clamp(0.0, 1.0);
-        let cost = self.cost_ms(kind) * self.prices[kind as usize].factor();
-        let saved_ms = self.saved_ms(key);
-        let value = p * saved_ms - (1.0 - p) * cost;
-        if value.is_nan() || value <= 0.0 {
-            return Err(Refusal::Worthless);
-        }
-        let (start, deadline) = self.times(now, cause, prediction, known, key, saved_ms);
-        if self.open.end(key).is_some_and(|end| end > start) {
-            return Err(Refusal::Duplicate);
-        }
+        let Draft { value, start, deadline, .. } = self.draft(now, cause, prediction, known, key)?;
+        let p = prediction.worth.clamp(0.0, 1.0);
         if let Some(waiting) = self.queue.find(key) {
             // The latest word counts where it changes something; moving what waits costs more than looking at it.
             let same = value <= 1.25 * waiting.value
@@ -145,7 +141,73 @@ impl Policy {
             }
             return Err(Refusal::Duplicate);
         }
-        if kind == ActionKind::Resolve {
+        self.permit(now, cause, prediction, known, key, start)?;
+        self.charge(now, client)?;
+        let intent = Intent {
+            id: self.next_id(),
+            resource: key.resource,
+            action: self.action(key, known.name),
+            probability: p,
+            value,
+            start,
+            deadline,
+            cause,
+        };
+        self.counters.kind_mut(key.kind).queued += 1;
+        self.push(key, intent);
+        Ok(())
+    }
+
+    /// What an action would be worth, and when it would be done; an error where it is worth nothing, or under way.
+    pub(super) fn draft(
+        &self,
+        now: Timestamp,
+        cause: Timestamp,
+        prediction: &Prediction,
+        known: Known<'_>,
+        key: Key,
+    ) -> Result<Draft, Refusal> {
+        let on = match key.kind {
+            ActionKind::Resolve => self.settings.resolve,
+            ActionKind::Lease => self.settings.lease,
+            ActionKind::Warm => true,
+        };
+        if !on {
+            return Err(Refusal::Off);
+        }
+        let value = self.value_ms(prediction.worth, key);
+        if value.is_nan() || value <= 0.0 {
+            return Err(Refusal::Worthless);
+        }
+        let (start, deadline) = self.times(now, cause, prediction, known, key, self.saved_ms(key));
+        if self.open.end(key).is_some_and(|end| end > start) {
+            return Err(Refusal::Duplicate);
+        }
+        Ok(Draft { value, start, deadline })
+    }
+
+    /// What an action is worth in milliseconds: what it saves where it is used, less what it costs where it is not.
+    pub(super) fn value_ms(&self, worth: f64, key: Key) -> f64 {
+        let p = worth.clamp(0.0, 1.0);
+        p * self.saved_ms(key) - (1.0 - p) * self.priced_ms(key.kind)
+    }
+
+    /// What an unused action costs now, in milliseconds.
+    pub(super) fn priced_ms(&self, kind: ActionKind) -> f64 {
+        self.cost_ms(kind) * self.prices[kind as usize].factor()
+    }
+
+    /// Whether nothing speaks against an action that begins at `start`.
+    pub(super) fn permit(
+        &self,
+        now: Timestamp,
+        cause: Timestamp,
+        prediction: &Prediction,
+        known: Known<'_>,
+        key: Key,
+        start: Timestamp,
+    ) -> Result<(), Refusal> {
+        if key.kind == ActionKind::Resolve {
             if known.rcode != 0 {
                 return Err(Refusal::Unreachable);
             }
@@ -157,7 +219,7 @@ impl Policy {
             return Err(Refusal::Breaker);
         }
         self.guard.name(known.name)?;
-        if kind != ActionKind::Resolve {
+        if key.kind != ActionKind::Resolve {
             self.guard.port(key.port)?;
             // Nothing is opened because of a question alone: an answer must have given an address, and one that passes.
             if known.rcode != 0 || known.addresses.is_empty() {
@@ -170,19 +232,6 @@ impl Policy {
                 return Err(refusal);
             }
         }
-        self.charge(now, client)?;
-        let intent = Intent {
-            id: self.next_id(),
-            resource: key.resource,
-            action: self.action(key, known.name),
-            probability: p,
-            value,
-            start,
-            deadline,
-            cause,
-        };
-        self.counters.kind_mut(kind).queued += 1;
-        self.push(key, intent);
         Ok(())
     }
 

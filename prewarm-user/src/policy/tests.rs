@@ -27,6 +27,7 @@ fn name(n: u64) -> Name {
 
 fn soon(n: u64, probability: f64) -> Prediction {
     Prediction {
+        worth: probability,
         resource: ResourceId(n),
         probability,
         earliest_in: Duration::from_millis(100),
@@ -113,6 +114,34 @@ fn what_is_refused_is_counted_by_its_reason() {
         assert!(policy.counters().refusals.get(refusal) > 0, "{refusal}");
     }
     assert_eq!(due(&mut policy, 0).len(), 1);
+}
+
+#[test]
+fn what_is_told_is_what_is_done() {
+    use AppraisalVerdict::{Done, Refused, UnderWay, Waiting};
+    let (name, fresh) = (name(1), at(100_000));
+    let mut policy = policy(|_| ());
+    for (worth, known, told) in [
+        (0.9, known(&name, &[443]), [Done, Done]),
+        (0.1, known(&name, &[443]), [Done, Refused(Refusal::Worthless)]),
+        (0.9, Known { fresh_until: fresh, ..known(&name, &[22]) }, [Refused(Refusal::Fresh), Refused(Refusal::Port)]),
+    ] {
+        let appraisals = policy.appraise(at(0), &soon(1, worth), known);
+        assert_eq!(appraisals.iter().map(|a| a.verdict).collect::<Vec<_>>(), told, "{worth}");
+        for appraisal in &appraisals {
+            let p = appraisal.break_even;
+            assert!((p * appraisal.saved_ms - (1.0 - p) * appraisal.cost_ms).abs() < 1e-9, "{appraisal:?}");
+            assert_eq!(appraisal.value_ms > 0.0, worth > p, "{appraisal:?}");
+        }
+    }
+    let known = known(&name, &[443]);
+    policy.propose(at(0), at(0), CLIENT, &soon(1, 0.9), Some(known));
+    let verdicts =
+        |policy: &Policy| policy.appraise(at(0), &soon(1, 0.9), known).iter().map(|a| a.verdict).collect::<Vec<_>>();
+    assert_eq!(verdicts(&policy), [Waiting, Waiting]);
+    due(&mut policy, 0);
+    assert_eq!(verdicts(&policy), [UnderWay, UnderWay]);
+    assert_eq!(policy.appraise(at(0), &soon(1, 0.9), Known { ports: &[], ..known }).len(), 1, "no port, no connection");
 }
 
 #[test]

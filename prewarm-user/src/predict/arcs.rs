@@ -199,6 +199,12 @@ impl Arcs {
         (u32::from(node.generation) == at >> PLACE_BITS && node.count > 0).then_some(node)
     }
 
+    /// The node of this key, if there is one.
+    pub(super) fn find(&self, key: u64) -> Option<&Node> {
+        let first = self.set(key);
+        self.nodes[first..first + WAYS].iter().find(|node| node.count > 0 && node.key == key)
+    }
+
     /// The context of this key occurred: finds or makes its node.
     pub(super) fn occurred(&mut self, key: u64, now: u32) -> Handle {
         let first = self.set(key);

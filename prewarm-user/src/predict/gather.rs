@@ -13,9 +13,9 @@ use super::{
         phase, stretch,
     },
     habits::Habits,
-    host::Host,
+    host::{Host, Latest},
     lags::{self, BINS, Lags},
-    recent::Burst,
+    recent::{Burst, CONTEXTS},
     resources::{Ledger, Ref, Resource, Resources},
 };
 
@@ -173,6 +173,18 @@ impl Gathering {
         });
     }
 
+    /// Takes in a resource that may be no candidate, described as the others; if there is no room, for the last one.
+    pub(super) fn include(&mut self, resource: Ref, view: &View<'_>) {
+        if self.candidates.iter().any(|candidate| candidate.resource == resource) {
+            return;
+        }
+        let Some(known) = view.resources.get(resource) else { return };
+        let mut candidate = Candidate { resource, ..self.blank };
+        candidate.describe(known, view);
+        self.candidates.truncate(CANDIDATES - 1);
+        self.candidates.push(candidate);
+    }
+
     /// What followed the last access.
     fn ask_last(&mut self, view: &View<'_>) {
         let last = view.burst.steps()[0];
@@ -210,8 +222,7 @@ impl Gathering {
             }
             let shares = lags::shares(elapsed, view.lead, PATIENCE);
             let came = &view.burst.steps()[..place];
-            let contexts = if place < NEAREST { EARLIER_CONTEXTS } else { 1 };
-            for (context, &handle) in step.contexts.iter().take(contexts).enumerate() {
+            for (context, &handle) in step.contexts.iter().take(contexts_asked(place)).enumerate() {
                 let Some((node, past)) = view.arcs.get(handle).and_then(occurred) else { continue };
                 if context == 0 {
                     self.asked += 1.0;
@@ -246,11 +257,8 @@ impl Gathering {
 
     /// What followed the latest accesses of other clients.
     fn ask_others(&mut self, view: &View<'_>, current: Ref) {
-        for latest in view.host.latest().iter().filter(|latest| latest.client != view.client).take(OTHERS_ASKED) {
+        for (_, latest) in others(view) {
             let elapsed = (view.now - latest.at) as f32;
-            if elapsed > OTHERS_WINDOW {
-                break;
-            }
             let Some((node, past)) = view.arcs.get(latest.context).and_then(occurred) else { continue };
             let shares = lags::shares(elapsed, view.lead, PATIENCE);
             for arc in node.arcs().filter(|arc| arc.to != current) {
@@ -343,7 +351,7 @@ impl Candidate {
         let now = view.now;
         self.cold = resource.kept_until <= now;
         let rhythm = &resource.rhythm;
-        let age = (now - resource.last) as f32;
+        let age = (now - resource.last).max(0.0) as f32;
         let cold_for = (now - resource.kept_until).max(0.0) as f32;
         let f = &mut self.features[RESOURCE..];
         f[0] = amount(age);
@@ -387,6 +395,24 @@ impl Candidate {
             stretch(ledger.came, ledger.tried),
         ]);
     }
+}
+
+/// Contexts that are asked of the access at this place of the burst.
+#[inline]
+pub(super) const fn contexts_asked(place: usize) -> usize {
+    match place {
+        0 => CONTEXTS,
+        1..NEAREST => EARLIER_CONTEXTS,
+        _ => 1,
+    }
+}
+
+/// Accesses of others that are asked, each with its place.
+#[inline]
+pub(super) fn others<'a>(view: &View<'a>) -> impl Iterator<Item = (usize, &'a Latest)> {
+    let (client, now) = (view.client, view.now);
+    let others = view.host.latest().iter().filter(move |latest| latest.client != client).take(OTHERS_ASKED);
+    others.take_while(move |latest| (now - latest.at) as f32 <= OTHERS_WINDOW).enumerate()
 }
 
 /// A context with a past, and how often it occurred before: what goes on now has no outcome yet.

@@ -94,6 +94,56 @@ pub(super) fn quantiles<const N: usize>(lags: &Lags, elapsed: f32, quantiles: [f
     })
 }
 
+/// When something comes, if it comes within a minute: what the context that speaks best for it counted by lag.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Timing {
+    lags: Lags,
+    elapsed: f32,
+}
+
+/// Time constant in seconds for what no context has a time for.
+const UNTIMED: f32 = 20.0;
+
+impl Timing {
+    /// Of a context that began `elapsed` seconds ago.
+    pub(super) const fn new(lags: &Lags, elapsed: f32) -> Self {
+        Self { lags: *lags, elapsed }
+    }
+
+    /// The share of accesses that come between `from` and `to` from now, of those that come within a minute.
+    #[must_use]
+    pub fn share(&self, from: Duration, to: Duration) -> f32 {
+        let (from, to) = (from.as_secs_f32(), to.as_secs_f32().max(from.as_secs_f32()));
+        let before = mass_before(&self.lags, self.elapsed);
+        let left = self.lags.iter().map(|&count| f32::from(count)).sum::<f32>() - before;
+        if left < 0.5 {
+            return (-from / UNTIMED).exp() - (-to / UNTIMED).exp();
+        }
+        let until = |time: f32| mass_before(&self.lags, self.elapsed + time);
+        ((until(to) - until(from)) / left).clamp(0.0, 1.0)
+    }
+
+    /// When to make something ready that takes `lead` and lasts for `hold`, so that most accesses find it: how long
+    /// from now on, and which share of the accesses does.
+    #[must_use]
+    pub fn best_start(&self, lead: Duration, hold: Duration) -> (Duration, f32) {
+        let share = |start: Duration| self.share(start + lead, start + lead + hold);
+        let mut best = (Duration::ZERO, share(Duration::ZERO));
+        // The share bends only where a window begins or ends with a bin.
+        for end in ENDS {
+            let end = Duration::from_secs_f32((end - self.elapsed).max(0.0));
+            for start in [end.checked_sub(lead), end.checked_sub(lead + hold)].into_iter().flatten() {
+                let here = share(start);
+                // Later only if it is clearly better: what comes by chance comes at any time.
+                if here > best.1 + 0.02 {
+                    best = (start, here);
+                }
+            }
+        }
+        best
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -106,6 +156,12 @@ mod tests {
         assert_eq!(mass_before(&lags, 3.0), 4.0);
         assert_eq!(mass_before(&lags, 6.5), 7.5);
         assert_eq!(mass_before(&lags, 60.0), 11.0);
+        let timing = Timing::new(&lags, 0.5);
+        let second = Duration::from_secs(1);
+        assert_eq!(timing.share(Duration::ZERO, 60 * second), 1.0);
+        assert_eq!(timing.share(Duration::ZERO, 6 * second), 0.5);
+        let (start, share) = timing.best_start(second / 10, 7 * second);
+        assert!((2.3..2.5).contains(&start.as_secs_f32()) && share > 0.99, "{start:?} {share}");
         let [early, late] = quantiles(&lags, 3.0, [0.0, 1.0]);
         assert!(early < Duration::from_millis(1) && late == Duration::from_secs(7), "{early:?} {late:?}");
     }

@@ -8,7 +8,7 @@
 //! little, so the judgement falls back to the shorter one: the escape of PPM.
 
 use super::{
-    ClientKey, Outlook, Predictor,
+    ClientKey, Explanation, Follower, Outlook, Predictor, Timing,
     arcs::{self, Arcs, Handle, NOWHERE, Node},
     correction::Correction,
     features::{EARLIER, Features, LAST, squash},
@@ -60,20 +60,20 @@ struct Judged {
 #[derive(Debug)]
 pub struct Mixture {
     horizon: f32,
-    lead: f32,
+    pub(super) lead: f32,
     limit: usize,
     floor: f64,
-    arcs: Arcs,
-    resources: Resources,
-    recent: Recent,
-    habits: Habits,
-    host: Host,
+    pub(super) arcs: Arcs,
+    pub(super) resources: Resources,
+    pub(super) recent: Recent,
+    pub(super) habits: Habits,
+    pub(super) host: Host,
     trials: Trials<Said>,
-    ledger: Ledger,
+    pub(super) ledger: Ledger,
     /// For warm candidates and for cold ones.
-    soon: [Correction; 2],
+    pub(super) soon: [Correction; 2],
     worth: Correction,
-    gathering: Gathering,
+    pub(super) gathering: Gathering,
     judged: Vec<Judged>,
     outlooks: Vec<Outlook>,
     /// The latest time seen, in seconds.
@@ -142,10 +142,15 @@ impl Mixture {
 
     /// Time never runs backwards in here.
     fn advance(&mut self, now: Timestamp) -> f64 {
-        let clock = now.as_nanos() as f64 / 1e9;
-        let offset = *self.offset.get_or_insert(self.now - clock);
-        self.now = self.now.max(clock + offset);
+        let clock = seconds(now);
+        self.offset.get_or_insert(self.now - clock);
+        self.now = self.time(now);
         self.now
+    }
+
+    /// A time in the seconds of this model, never before the latest one.
+    pub(super) fn time(&self, now: Timestamp) -> f64 {
+        self.offset.map_or(self.now, |offset| self.now.max(seconds(now) + offset))
     }
 
     pub(super) fn learnt(&self) -> Learnt<'_> {
@@ -294,8 +299,13 @@ fn order(logit: f32, resource: Ref) -> u64 {
     u64::from(rank) << 32 | u64::from(resource)
 }
 
+/// The clock's reading in seconds.
+fn seconds(now: Timestamp) -> f64 {
+    now.as_nanos() as f64 / 1e9
+}
+
 /// A client as a number small enough for tables.
-fn number(client: ClientKey) -> u32 {
+pub(super) fn number(client: ClientKey) -> u32 {
     (arcs::key(&[client.0 as u64, (client.0 >> 64) as u64]) >> 16) as u32
 }
 
@@ -358,12 +368,21 @@ impl Predictor for Mixture {
             let soon = &self.soon[usize::from(candidate.cold)];
             let probability = f64::from(soon.probability(judged.logits.soon)).clamp(0.0, 1.0);
             let Some(resource) = self.resources.id(candidate.resource) else { continue };
-            if probability >= self.floor {
+            let worth = squash(judged.logits.worth);
+            if probability.max(worth.into()) >= self.floor {
                 let [earliest_in, expected_in, latest_in] =
                     lags::quantiles(&candidate.lags, candidate.elapsed, [0.1, 0.5, 0.9]);
-                out.push(Prediction { resource, probability, earliest_in, expected_in, latest_in });
+                out.push(Prediction {
+                    resource,
+                    probability,
+                    worth: worth.into(),
+                    earliest_in,
+                    expected_in,
+                    latest_in,
+                });
             }
-            self.outlooks.push(Outlook { resource, worth: squash(judged.logits.worth) });
+            let timing = Timing::new(&candidate.lags, candidate.elapsed);
+            self.outlooks.push(Outlook { resource, worth, timing });
         }
         out.sort_by(|a, b| b.probability.total_cmp(&a.probability).then(a.resource.cmp(&b.resource)));
         out.truncate(self.limit);
@@ -371,6 +390,24 @@ impl Predictor for Mixture {
 
     fn outlooks(&self) -> &[Outlook] {
         &self.outlooks
+    }
+
+    fn explain(
+        &mut self,
+        now: Timestamp,
+        client: ClientKey,
+        last: Option<usize>,
+        resource: Option<ResourceId>,
+    ) -> Explanation {
+        self.reasons(now, client, last, resource)
+    }
+
+    fn followers(&self, resource: ResourceId) -> Vec<Follower> {
+        self.followed(resource)
+    }
+
+    fn save(&self, to: &mut dyn std::io::Write) -> std::io::Result<()> {
+        Self::save(self, to)
     }
 
     fn forget(&mut self, resource: ResourceId) {

@@ -6,8 +6,10 @@
 
 mod arcs;
 mod correction;
+mod explain;
 mod fake;
 mod features;
+mod followers;
 mod gather;
 mod habits;
 mod host;
@@ -21,10 +23,13 @@ mod snapshot;
 mod trials;
 mod weights;
 
-use std::net::IpAddr;
+use std::{net::IpAddr, time::Duration};
 
+pub use explain::{Effect, Explanation, Heard, Order, Reason, Rhythm, Vote};
 pub use fake::Scripted;
 pub use features::{FEATURES, Features};
+pub use followers::Follower;
+pub use lags::Timing;
 pub use mixture::Mixture;
 pub use sequences::Sequences;
 pub use snapshot::SnapshotError;
@@ -52,6 +57,23 @@ pub struct Outlook {
     /// The probability that a copy made now is used before it goes cold, given that no better moment to make it comes:
     /// what a price for making it is held against, 0 to 1.
     pub worth: f32,
+    /// When it comes, if it comes.
+    pub timing: Timing,
+}
+
+/// Copies that last for less are made when most accesses find them, others at once: measured by `bench predict --timing`.
+const SHORT: Duration = Duration::from_secs(5);
+
+impl Outlook {
+    /// How to make a copy ready that takes `lead` and lasts for `hold`: how long to wait, and what it is worth then.
+    #[must_use]
+    pub fn plan(&self, lead: Duration, hold: Duration) -> (Duration, f32) {
+        if hold >= SHORT {
+            return (Duration::ZERO, self.worth);
+        }
+        let (start, share) = self.timing.best_start(lead, hold);
+        (start, self.worth * share)
+    }
 }
 
 /// An online predictor.
@@ -69,8 +91,34 @@ pub trait Predictor: std::fmt::Debug + Send {
         &[]
     }
 
+    /// Why it says what it says of this client's next accesses, best worth first: after the latest access, or with
+    /// `last` of two and more as if that many less one had not been yet. With `resource`, of this one only, be it a
+    /// candidate or not. Changes nothing; empty if the predictor can't tell.
+    fn explain(
+        &mut self,
+        _now: Timestamp,
+        _client: ClientKey,
+        _last: Option<usize>,
+        _resource: Option<ResourceId>,
+    ) -> Explanation {
+        Explanation::default()
+    }
+
+    /// What followed a resource so far, whoever accessed it, most often first; empty if the predictor can't tell.
+    fn followers(&self, _resource: ResourceId) -> Vec<Follower> {
+        Vec::new()
+    }
+
     /// Forgets a resource, for instance because its name is to be remembered no longer.
     fn forget(&mut self, resource: ResourceId);
+
+    /// Writes what was learnt, to be read again after a restart; a predictor that keeps nothing writes nothing.
+    ///
+    /// # Errors
+    /// When `to` does not take it.
+    fn save(&self, _to: &mut dyn std::io::Write) -> std::io::Result<()> {
+        Ok(())
+    }
 
     /// Bytes taken, all included.
     fn bytes(&self) -> usize;

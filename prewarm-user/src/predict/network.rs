@@ -9,7 +9,7 @@
 //! the situation.
 
 use super::{
-    features::{FEATURES, Features, GROUPS, LATELY},
+    features::{self, FEATURES, Features, LATELY},
     weights,
 };
 
@@ -17,6 +17,9 @@ use super::{
 pub(super) const HIDDEN: usize = 16;
 /// Sums of one candidate: the hidden units, and the linear path of the two outputs.
 pub(super) const SUMS: usize = HIDDEN + 4;
+
+/// Groups of features.
+pub(super) const GROUPS: usize = features::GROUPS.len();
 
 /// The weights as they are used.
 static INPUT: [[f32; SUMS]; FEATURES] = scaled(&weights::INPUT);
@@ -49,7 +52,7 @@ pub(super) fn judge(features: &Features, touched: u32, base: &Features, start: &
     while rest != 0 {
         let group = rest.trailing_zeros() as usize;
         rest &= rest - 1;
-        let (from, to) = GROUPS[group];
+        let (from, to) = features::GROUPS[group];
         for at in from..to {
             add(&mut sums, features[at] - base[at], &INPUT[at]);
         }

@@ -63,6 +63,14 @@ impl Burst {
         self.last = now;
     }
 
+    /// Drops the latest steps: as it was before them, but for older accesses of the same resources.
+    pub(super) fn step_back(&mut self, accesses: usize) {
+        let length = usize::from(self.length);
+        let dropped = accesses.min(length);
+        self.steps.copy_within(dropped..length, 0);
+        self.length -= dropped as u8;
+    }
+
     /// Puts a step first and drops the older one of the same resource.
     pub(super) fn push(&mut self, step: Step) {
         let length = usize::from(self.length);

@@ -1,7 +1,5 @@
 //! The model against what it promises.
 
-use std::time::Duration;
-
 use proptest::prelude::*;
 
 use super::*;
@@ -161,6 +159,89 @@ fn a_million_strangers_change_nothing_that_matters() {
             (1..4).filter(|f| out.iter().any(|p| p.resource == id(100 + page * 10 + f) && p.probability > 0.5)).count();
     }
     assert!(kept >= 57, "{kept} of 60 followers are still foreseen");
+}
+
+/// What is predicted, outlook and time included, as plain numbers.
+fn said(model: &mut Mixture, ms: u64) -> Vec<(ResourceId, f64, f64, [f64; 3])> {
+    let out = predict(model, ms);
+    let mut said: Vec<_> = out
+        .iter()
+        .map(|p| {
+            let worth = model.outlooks().iter().find(|o| o.resource == p.resource).map_or(0.0, |o| f64::from(o.worth));
+            let times = [p.earliest_in, p.expected_in, p.latest_in].map(|time| time.as_secs_f64());
+            (p.resource, p.probability, worth, times)
+        })
+        .collect();
+    said.sort_by_key(|said| said.0);
+    said
+}
+
+#[test]
+fn what_is_explained_is_what_is_predicted_and_changes_nothing() {
+    let (mut model, mut twin) = (model(2), model(2));
+    let mut now = 0;
+    for page in [100, 200] {
+        now = visits(&mut model, now, 12, page);
+        visits(&mut twin, now - 12 * 120_000, 12, page);
+    }
+    for step in 0..200u64 {
+        now += 700 + step % 7 * 900;
+        let resource = id(100 + step % 2 * 100 + step % 5);
+        model.learn(at(now), CLIENT, resource);
+        twin.learn(at(now), CLIENT, resource);
+        let explained = model.explain(at(now), CLIENT, None, None);
+        let mut reasons: Vec<_> = explained
+            .candidates
+            .iter()
+            .map(|reason| (reason.resource, reason.probability, reason.worth, reason.quantiles_seconds))
+            .collect();
+        reasons.sort_by_key(|reason| reason.0);
+        assert_eq!(reasons, said(&mut model, now));
+        // The model that explained goes on as the one that did not.
+        let before = model.outlooks().to_vec();
+        model.explain(at(now + 5), CLIENT, Some(2), Some(id(101)));
+        model.explain(at(now + 500_000), ClientKey(77), None, None);
+        assert_eq!(model.outlooks(), before);
+        assert_eq!(said(&mut twin, now), reasons);
+    }
+    let bytes = |model: &Mixture| {
+        let mut bytes = Vec::new();
+        model.save(&mut bytes).unwrap();
+        bytes
+    };
+    assert!(bytes(&model) == bytes(&twin), "not a bit differs");
+}
+
+#[test]
+fn an_explanation_names_who_spoke() {
+    let mut model = model(2);
+    let now = visits(&mut model, 0, 20, 100);
+    model.learn(at(now), CLIENT, id(100));
+    model.learn(at(now + 200), CLIENT, id(101));
+    let explained = model.explain(at(now + 200), CLIENT, None, Some(id(103)));
+    let heard: Vec<_> = explained.burst.iter().map(|heard| heard.resource).collect();
+    assert_eq!(heard, [id(101), id(100)]);
+    let [reason] = &explained.candidates[..] else { panic!("{explained:?}") };
+    assert!(reason.proposed && reason.cold && reason.probability > 0.8, "{reason:?}");
+    assert_eq!(reason.rhythm.count, 20);
+    assert!((115.0..125.0).contains(&reason.rhythm.mean_gap_seconds.unwrap()), "{:?}", reason.rhythm);
+    let vote = |order, place| reason.votes.iter().find(|vote| vote.order == order && vote.place == place);
+    let (last, earlier) = (vote(Order::One, 0).unwrap(), vote(Order::One, 1).unwrap());
+    assert_eq!((last.access, last.hits, last.trials, last.last_followed), (id(101), 20, 20, 0));
+    assert_eq!((earlier.access, earlier.hits, earlier.trials), (id(100), 20, 20));
+    assert!((earlier.age_seconds - 0.2).abs() < 1e-6 && earlier.due > 19.0, "{earlier:?}");
+    // 800 ms after the last access: in the bin up to a second.
+    assert_eq!(last.lag_shares, [0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 0.0]);
+    assert!(vote(Order::Two, 0).is_some() && reason.effects.iter().any(|effect| effect.of == "last access"));
+    // One access back, the follower that has come by now was still to come.
+    let back = model.explain(at(now + 200), CLIENT, Some(2), None);
+    assert!(back.candidates.iter().any(|reason| reason.resource == id(101) && reason.proposed), "{back:?}");
+    // What nothing proposes is told apart, and what is unknown is not made up.
+    model.learn(at(now + 300_000), ClientKey(9), id(7));
+    let stranger = model.explain(at(now + 300_000), CLIENT, None, Some(id(7)));
+    assert!(stranger.candidates.iter().all(|reason| !reason.proposed && reason.votes.is_empty()), "{stranger:?}");
+    assert!(model.explain(at(now), CLIENT, None, Some(id(9999))).candidates.is_empty());
+    assert!(model.explain(at(now), ClientKey(5), None, None).burst.is_empty());
 }
 
 #[test]

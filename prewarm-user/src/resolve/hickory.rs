@@ -20,7 +20,7 @@ use nix::sys::socket::{setsockopt, sockopt};
 use socket2::{Domain, Socket, Type};
 use tokio::{net::UdpSocket, time::Instant};
 
-use super::{ResolveError, Resolved, Resolver};
+use super::{OwnPorts, ResolveError, Resolved, Resolver};
 use crate::{config::ResolveSettings, model::Name};
 
 /// Asks the servers of the configuration, or of `/etc/resolv.conf`, with sockets that carry prewarm's mark.
@@ -29,6 +29,7 @@ pub struct HostResolver {
     resolver: hickory_resolver::Resolver<Marked>,
     timeout: Duration,
     servers: Vec<IpAddr>,
+    ports: OwnPorts,
 }
 
 impl HostResolver {
@@ -37,7 +38,8 @@ impl HostResolver {
     /// # Errors
     /// When the settings name no server and `/etc/resolv.conf` cannot be read.
     pub fn new(settings: &ResolveSettings) -> Result<Self, ResolveError> {
-        let provider = Marked { tokio: TokioRuntimeProvider::default(), mark: settings.mark };
+        let ports = OwnPorts::default();
+        let provider = Marked { tokio: TokioRuntimeProvider::default(), mark: settings.mark, ports: ports.clone() };
         let failed = |error: NetError| ResolveError::Failed(format!("the host's resolver: {error}"));
         let (mut builder, servers) = if settings.servers.is_empty() {
             let (config, options) = read_system_conf().map_err(failed)?;
@@ -58,13 +60,19 @@ impl HostResolver {
         options.timeout = timeout;
         options.attempts = 1;
         let resolver = builder.build().map_err(failed)?;
-        Ok(Self { resolver, timeout, servers })
+        Ok(Self { resolver, timeout, servers, ports })
     }
 
     /// Who is asked.
     #[must_use]
     pub fn servers(&self) -> &[IpAddr] {
         &self.servers
+    }
+
+    /// The ports that questions left from lately.
+    #[must_use]
+    pub const fn ports(&self) -> &OwnPorts {
+        &self.ports
     }
 }
 
@@ -112,6 +120,7 @@ fn name_server(server: SocketAddr) -> NameServerConfig {
 struct Marked {
     tokio: TokioRuntimeProvider,
     mark: u32,
+    ports: OwnPorts,
 }
 
 impl RuntimeProvider for Marked {
@@ -139,7 +148,7 @@ impl RuntimeProvider for Marked {
         local: SocketAddr,
         _server: SocketAddr,
     ) -> Pin<Box<dyn Send + Future<Output = Result<Self::Udp, io::Error>>>> {
-        let mark = self.mark;
+        let (mark, ports) = (self.mark, self.ports.clone());
         Box::pin(async move {
             let socket = Socket::new(Domain::for_address(local), Type::DGRAM, None)?;
             // Needs CAP_NET_ADMIN. Without it the questions are seen as the host's own, which only costs accuracy.
@@ -148,6 +157,9 @@ impl RuntimeProvider for Marked {
             }
             socket.set_nonblocking(true)?;
             socket.bind(&local.into())?;
+            if let Some(bound) = socket.local_addr()?.as_socket() {
+                ports.bind(bound.port());
+            }
             UdpSocket::from_std(socket.into())
         })
     }

@@ -6,11 +6,13 @@
 pub mod answers;
 mod hickory;
 mod lookups;
+mod ports;
 
 use std::{net::IpAddr, time::Duration};
 
 pub use hickory::HostResolver;
 pub use lookups::{LookupCounters, Lookups};
+pub use ports::OwnPorts;
 
 use crate::model::Name;
 

@@ -22,6 +22,9 @@ pub struct Flags {
     /// Last items of a sequence of which the prediction must be one (predict)
     #[arg(long, default_value_t = 1)]
     consequent: usize,
+    /// Instead of the baselines: copies made at once beside copies made just in time (predict)
+    #[arg(long, conflicts_with = "sequences")]
+    timing: bool,
 }
 
 impl Flags {
@@ -30,6 +33,7 @@ impl Flags {
     /// # Errors
     /// When a file can't be read.
     pub fn run(&self) -> anyhow::Result<Vec<Row>> {
+        let rows_of = if self.timing { super::timing::trace } else { super::trace };
         let (window, consequent) = (self.window, self.consequent);
         let mut traces = self.trace.clone();
         let mut sets: Vec<_> =
@@ -37,12 +41,14 @@ impl Flags {
         if traces.is_empty() && sets.is_empty() {
             let beside = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/data");
             let folder = [beside, PathBuf::from("/work/shared/data")].into_iter().find(|folder| folder.is_dir());
-            let Some(folder) = folder else { return Ok(super::trace("generated", &generated::events())) };
+            let Some(folder) = folder else { return Ok(rows_of("generated", &generated::events())) };
             traces = super::traces(&folder);
             sets = sequences::sets(&folder.join("ipredict"));
         }
-        let mut rows = super::run(&traces)?;
-        rows.extend(sequences::run(&sets)?);
+        let mut rows = super::run(&traces, &rows_of)?;
+        if !self.timing {
+            rows.extend(sequences::run(&sets)?);
+        }
         Ok(rows)
     }
 }

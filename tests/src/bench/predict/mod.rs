@@ -3,11 +3,10 @@
 //!
 //! Comes in: traces (time, client, resource) and sequences. Goes out: rows. `docs/prediction.md` tells what they mean.
 
-pub mod baselines;
 mod flags;
 pub mod generated;
-pub mod metric;
 pub mod sequences;
+pub mod timing;
 
 use std::{
     collections::HashMap,
@@ -18,6 +17,7 @@ use std::{
 
 use anyhow::Context as _;
 pub use flags::Flags;
+pub use prewarm_user::replay::{Event, Said, baselines, metric};
 use prewarm_user::{
     config::PredictSettings,
     model::{ResourceId, Timestamp},
@@ -25,17 +25,6 @@ use prewarm_user::{
 };
 
 use super::Row;
-
-/// One access of a trace.
-#[derive(Clone, Copy, Debug)]
-pub struct Event {
-    /// Seconds.
-    pub at: f64,
-    /// The client's number.
-    pub client: u32,
-    /// The resource's number, dense.
-    pub resource: u32,
-}
 
 /// The times to live that are replayed, with what is appended to the name of the case.
 const TTLS: [(f64, &str); 2] = [(60.0, ""), (300.0, "@300")];
@@ -72,9 +61,6 @@ fn lines(path: &Path) -> anyhow::Result<Box<dyn std::io::BufRead>> {
     let read: Box<dyn Read> = if compressed { Box::new(flate2::read::GzDecoder::new(file)) } else { Box::new(file) };
     Ok(Box::new(BufReader::new(read)))
 }
-
-/// What a model says after each event: names with scores, best first.
-pub type Said = Vec<Vec<(u32, f32)>>;
 
 /// What prewarm's predictor says.
 #[derive(Debug)]
@@ -166,14 +152,14 @@ pub fn trace(case: &str, events: &[Event]) -> Vec<Row> {
 pub fn means(rows: &[Row]) -> Vec<Row> {
     let mut sums: Vec<(String, String, String, f64, f64)> = Vec::new();
     for row in rows.iter().filter(|row| row.metric.starts_with("net_coverage_")) {
-        let case = if row.case.ends_with("@300") { "mean@300" } else { "mean" };
+        let case = row.case.split_once('@').map_or("mean".to_owned(), |(_, of)| format!("mean@{of}"));
         let same = |sum: &&mut (String, String, String, f64, f64)| {
             sum.0 == case && sum.1 == row.subject && sum.2 == row.metric
         };
         if let Some(sum) = sums.iter_mut().find(same) {
             (sum.3, sum.4) = (sum.3 + row.value, sum.4 + 1.0);
         } else {
-            sums.push((case.to_owned(), row.subject.clone(), row.metric.clone(), row.value, 1.0));
+            sums.push((case, row.subject.clone(), row.metric.clone(), row.value, 1.0));
         }
     }
     sums.iter()
@@ -192,10 +178,10 @@ pub fn case_of(path: &Path) -> String {
 ///
 /// # Errors
 /// When a trace can't be read.
-pub fn run(paths: &[PathBuf]) -> anyhow::Result<Vec<Row>> {
+pub fn run(paths: &[PathBuf], rows_of: &dyn Fn(&str, &[Event]) -> Vec<Row>) -> anyhow::Result<Vec<Row>> {
     let mut rows = Vec::new();
     for path in paths {
-        rows.extend(trace(&case_of(path), &read(path)?));
+        rows.extend(rows_of(&case_of(path), &read(path)?));
     }
     rows.extend(means(&rows));
     Ok(rows)

@@ -16,16 +16,26 @@ const CUT: f64 = 60.0;
 
 type Counts = HashMap<u32, u32>;
 
+/// A model that is told event by event.
+pub trait Baseline {
+    /// Learns an event, and says what comes after it: names with scores, best first.
+    fn event(&mut self, event: &Event) -> Vec<(u32, f32)>;
+}
+
+fn run(baseline: &mut dyn Baseline, events: &[Event]) -> Said {
+    events.iter().map(|event| baseline.event(event)).collect()
+}
+
 /// Each baseline's name and what it says.
 #[must_use]
 pub fn all(events: &[Event]) -> Vec<(&'static str, Said)> {
     vec![
         ("popular", popular(events)),
-        ("markov-1", markov(events)),
+        ("markov-1", run(&mut Markov::default(), events)),
         ("ppm-3", ppm(events, 3)),
-        ("dg-4", graph(events, &|back, _| back < 4)),
-        ("window-10", graph(events, &|_, age| age <= 10.0)),
-        ("window-60", graph(events, &|_, age| age <= 60.0)),
+        ("dg-4", run(&mut Graph::new(Window::Events(4)), events)),
+        ("window-10", run(&mut Graph::new(Window::Seconds(10.0)), events)),
+        ("window-60", run(&mut Graph::new(Window::Seconds(60.0)), events)),
     ]
 }
 
@@ -47,7 +57,7 @@ fn popular(events: &[Event]) -> Said {
 }
 
 /// The clients' contexts: the names of the current session, oldest first.
-#[derive(Default)]
+#[derive(Debug, Default)]
 struct Sessions(HashMap<u32, Vec<(u32, f64)>>);
 
 impl Sessions {
@@ -61,22 +71,27 @@ impl Sessions {
     }
 }
 
-/// What came next, by share.
-fn markov(events: &[Event]) -> Said {
-    let (mut sessions, mut next) = (Sessions::default(), HashMap::<u32, Counts>::new());
-    let mut said = Vec::with_capacity(events.len());
-    for event in events {
-        let session = sessions.at(event);
+/// What came next, by share: an order-1 Markov model, event by event.
+#[derive(Debug, Default)]
+pub struct Markov {
+    sessions: Sessions,
+    next: HashMap<u32, Counts>,
+}
+
+impl Baseline for Markov {
+    fn event(&mut self, event: &Event) -> Vec<(u32, f32)> {
+        let session = self.sessions.at(event);
         if let Some((last, _)) = session.last() {
-            *next.entry(*last).or_default().entry(event.resource).or_default() += 1;
+            *self.next.entry(*last).or_default().entry(event.resource).or_default() += 1;
         }
+        // The last is all that is looked at.
+        session.clear();
         session.push((event.resource, event.at));
-        said.push(next.get(&event.resource).map_or_else(Vec::new, |counts| {
+        self.next.get(&event.resource).map_or_else(Vec::new, |counts| {
             let all: u32 = counts.values().sum();
             ranked(counts.iter().map(|(name, count)| (*name, *count as f32 / all as f32)))
-        }));
+        })
     }
-    said
 }
 
 /// Prediction by partial matching with escape C and exclusion (Moffat 1990), from `order` down to 0.
@@ -110,32 +125,65 @@ fn ppm(events: &[Event], order: usize) -> Said {
     said
 }
 
+/// How far back an access depends on another.
+#[derive(Clone, Copy, Debug)]
+pub enum Window {
+    /// So many events.
+    Events(usize),
+    /// So many seconds.
+    Seconds(f64),
+}
+
 /// The dependency graph (Padmanabhan and Mogul 1996): what followed an appearance of a name, within so many events or
-/// seconds, by share of its appearances.
-fn graph(events: &[Event], within: &dyn Fn(usize, f64) -> bool) -> Said {
-    let (mut sessions, mut arcs) = (Sessions::default(), HashMap::<u32, Counts>::new());
-    let mut counts = Counts::new();
-    let mut said = Vec::with_capacity(events.len());
-    for event in events {
-        let session = sessions.at(event);
+/// seconds, by share of its appearances; event by event.
+#[derive(Debug)]
+pub struct Graph {
+    window: Window,
+    sessions: Sessions,
+    arcs: HashMap<u32, Counts>,
+    counts: Counts,
+}
+
+impl Graph {
+    /// Knows nothing yet.
+    #[must_use]
+    pub fn new(window: Window) -> Self {
+        Self { window, sessions: Sessions::default(), arcs: HashMap::new(), counts: Counts::new() }
+    }
+}
+
+impl Baseline for Graph {
+    fn event(&mut self, event: &Event) -> Vec<(u32, f32)> {
+        let within = |back: usize, age: f64| match self.window {
+            Window::Events(count) => back < count,
+            Window::Seconds(seconds) => age <= seconds,
+        };
+        let session = self.sessions.at(event);
         let mut seen = Vec::new();
+        let mut reached = 0;
         for (back, &(name, at)) in session.iter().rev().enumerate() {
+            if !within(back, event.at - at) {
+                break;
+            }
+            reached = back + 1;
             // What an earlier appearance of the same name separates does not count again.
-            if name == event.resource || !within(back, event.at - at) {
+            if name == event.resource {
+                reached = session.len();
                 break;
             }
             if !seen.contains(&name) {
                 seen.push(name);
-                *arcs.entry(name).or_default().entry(event.resource).or_default() += 1;
+                *self.arcs.entry(name).or_default().entry(event.resource).or_default() += 1;
             }
         }
+        // What lies behind the window now lies behind it for good.
+        session.drain(..session.len() - reached);
         session.push((event.resource, event.at));
-        let count = counts.entry(event.resource).or_default();
+        let count = self.counts.entry(event.resource).or_default();
         *count += 1;
-        let followers = arcs.get(&event.resource).into_iter().flatten();
-        said.push(ranked(followers.map(|(name, hits)| (*name, *hits as f32 / *count as f32))));
+        let followers = self.arcs.get(&event.resource).into_iter().flatten();
+        ranked(followers.map(|(name, hits)| (*name, *hits as f32 / *count as f32)))
     }
-    said
 }
 
 /// The best, best first.
