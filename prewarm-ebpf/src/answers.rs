@@ -51,7 +51,7 @@ pub const LIMIT_ENTRIES: u32 = 1 << 14;
 /// Entries of [`SIGHTS`]; a power of two.
 pub const SIGHT_ENTRIES: u32 = 1 << 14;
 /// Bytes of [`WANTED`]; a power of two.
-pub const WANTED_BYTES: u32 = 1 << 18;
+pub const WANTED_BYTES: u32 = 1 << 20;
 /// Bytes that an answer may have behind its question.
 pub const BODY: usize = 512;
 /// TTLs that an answer may have.
@@ -256,7 +256,8 @@ const _: () = {
 #[must_use]
 pub const fn place(resource: u64, server: [u64; 2], interface: u32, qtype: u16, kind: u8) -> u64 {
     let about = (interface as u64) << 32 | (qtype as u64) << 8 | kind as u64;
-    resource ^ (spread(server) ^ about).wrapping_mul(0x9e37_79b9_7f4a_7c15)
+    let mixed = (spread(server) ^ about).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    resource ^ mixed ^ mixed >> 32
 }
 
 /// What a bucket says of a slot: the tag of its question above, its number and one below; 0 for none.

@@ -3,9 +3,14 @@
 //! Comes in: a question that is certain to be answered, and with what. Goes out: the packet, ready to be sent back. Never
 //! here: whether it is answered.
 
-use aya_ebpf::{EbpfContext as _, helpers::bpf_xdp_adjust_tail, programs::XdpContext};
+use aya_ebpf::{
+    EbpfContext as _,
+    bindings::xdp_md,
+    helpers::{bpf_xdp_adjust_head, bpf_xdp_adjust_tail},
+    programs::XdpContext,
+};
 use prewarm_ebpf::{
-    Packet,
+    LIMIT, Packet,
     answers::{AnswerSlot, AnswerUse, BODY, TTLS, TURNS},
     be16,
 };
@@ -15,6 +20,9 @@ use crate::{answer::Asked, frame::Frame};
 const UDP: u16 = 17;
 /// Hops that an answer may take, as of every packet of this host's own.
 const HOPS: u8 = 64;
+/// Words of the longest headers and question that are moved: Ethernet, two tags, IPv6, UDP, DNS, 255 bytes of name, type
+/// and class.
+const MOVED_WORDS: usize = 44;
 
 /// Makes the packet as long as an answer with so many bytes behind its question.
 #[inline(always)]
@@ -22,7 +30,45 @@ pub(crate) fn resized(ctx: &XdpContext, asked: &Asked, body: usize) -> bool {
     let wanted = asked.end() + body;
     let difference = wanted as i32 - (ctx.data_end() - ctx.data()) as i32;
     // SAFETY: the context is that of this run.
-    difference == 0 || unsafe { bpf_xdp_adjust_tail(ctx.as_ptr().cast(), difference) } == 0
+    if difference == 0 || unsafe { bpf_xdp_adjust_tail(ctx.as_ptr().cast(), difference) } == 0 {
+        return true;
+    }
+    // Packets of a veth have hardly any room behind them, and always some before.
+    ingress_before(ctx.ctx, difference as u64, asked.end() as u64) != 0
+}
+
+/// Makes the packet longer at its front, and moves its first `kept` bytes there; 0 where that can't be. A function of its
+/// own, so that the verifier follows it once.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn ingress_before(ctx: *mut xdp_md, growth: u64, kept: u64) -> u64 {
+    let (growth, kept) = (growth as usize & LIMIT, kept as usize & LIMIT);
+    if growth == 0 || growth > 256 || kept < 8 || kept > 8 * MOVED_WORDS {
+        return 0;
+    }
+    // SAFETY: the context is that of this run.
+    if unsafe { bpf_xdp_adjust_head(ctx.cast(), -(growth as i32)) } != 0 {
+        return 0;
+    }
+    let ctx = XdpContext::new(ctx);
+    let frame = Frame::new(ctx.data(), ctx.data_end());
+    // The last word first is read: the words before it may be written over it.
+    let Some(last) = frame.window::<8>(frame.blur(growth + kept - 8)).map(|bytes| u64::from_ne_bytes(*bytes)) else {
+        return 0;
+    };
+    let mut index = 0;
+    while index < MOVED_WORDS && !frame.beyond(8 * index + 8, kept) {
+        let Some(window) = frame.window::<8>(growth + 8 * index) else { return 0 };
+        let word = u64::from_ne_bytes(*window);
+        let Some(place) = frame.place::<8>(8 * index) else { return 0 };
+        // SAFETY: inside the packet.
+        unsafe { place.cast::<u64>().write_unaligned(word) };
+        index += 1;
+    }
+    let Some(place) = frame.place::<8>(frame.blur(kept - 8)) else { return 0 };
+    // SAFETY: inside the packet.
+    unsafe { place.cast::<u64>().write_unaligned(last) };
+    1
 }
 
 /// Writes the server's size into the OPT record of the question, which is to be its answer's.

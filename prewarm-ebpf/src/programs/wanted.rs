@@ -26,37 +26,41 @@ pub(crate) fn missed(frame: &Frame, asked: &Asked, now: u64, lasting: u64) -> An
     if ANSWER_SERVERS.get_ptr(server).is_none() {
         return AnswerCounter::Elsewhere;
     }
-    if vouch::is_known(asked.client, asked.server, now, lasting) && is_second(asked, now) {
-        tell(frame, asked);
+    if vouch::is_known(asked.client, asked.server, now, lasting)
+        && let Some(slot) = seen_before(asked, now)
+        && tell(frame, asked)
+    {
+        // SAFETY: inside the array; see `seen_before`.
+        unsafe { (*slot).told = now };
     }
     AnswerCounter::Missing
 }
 
-/// Whether the question was seen before, and not told of just now.
+/// Where it stands that the question was seen before, if it was and is not told of just now.
 #[inline(always)]
-fn is_second(asked: &Asked, now: u64) -> bool {
+fn seen_before(asked: &Asked, now: u64) -> Option<*mut SightSlot> {
     let place = place(asked.id, asked.server, asked.interface, asked.qtype, asked.kind);
-    let Some(slot) = ANSWER_SIGHTS.get_ptr_mut(place as u32 & (SIGHT_ENTRIES - 1)) else { return false };
+    let place_of_slot = ANSWER_SIGHTS.get_ptr_mut(place as u32 & (SIGHT_ENTRIES - 1))?;
     // SAFETY: inside the array. Processors that write it at once tell of a question once more or once less.
-    let slot = unsafe { &mut *slot };
+    let slot = unsafe { &mut *place_of_slot };
     if slot.place != place {
         *slot = SightSlot { place, told: 0 };
-        return false;
+        return None;
     }
     if slot.told != 0 && now.wrapping_sub(slot.told) < TOLD {
-        return false;
+        return None;
     }
-    slot.told = now;
-    true
+    Some(place_of_slot)
 }
 
 #[inline(always)]
-fn tell(frame: &Frame, asked: &Asked) {
+fn tell(frame: &Frame, asked: &Asked) -> bool {
     const SIZE: u64 = size_of::<WantedRecord>() as u64;
     // SAFETY: the map is a ring, and the size is a constant.
     let record = unsafe { bpf_ringbuf_reserve((&raw const ANSWER_WANTED).cast_mut().cast(), SIZE, 0) };
     if record.is_null() {
-        return count(AnswerCounter::WantedLost);
+        count(AnswerCounter::WantedLost);
+        return false;
     }
     let record: *mut WantedRecord = record.cast();
     // SAFETY: the record was reserved; each field is written once.
@@ -98,4 +102,5 @@ fn tell(frame: &Frame, asked: &Asked) {
     // SAFETY: the record was reserved and not given back.
     unsafe { bpf_ringbuf_submit(record.cast(), u64::from(BPF_RB_NO_WAKEUP)) };
     count(AnswerCounter::Wanted);
+    true
 }

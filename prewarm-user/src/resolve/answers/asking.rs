@@ -15,7 +15,7 @@ use crate::model::{ResourceId, Timestamp};
 /// How long an answer may take.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// Questions under way at once.
-const MOST: usize = 512;
+const MOST: usize = 2048;
 
 /// Why something is asked.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -76,6 +76,12 @@ impl Asking {
         self.asked.insert(asked.clone());
         self.pending.insert(id, Pending { asked: asked.clone(), resource, why, base, sent: now });
         Some((SocketAddr::new(asked.server.address, 53), asked.question.message(id)))
+    }
+
+    /// How many more may be asked now.
+    #[must_use]
+    pub fn room(&self) -> usize {
+        MOST - self.pending.len()
     }
 
     /// Takes a datagram in. What answers no question of ours is counted, and changes nothing.

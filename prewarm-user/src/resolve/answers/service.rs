@@ -279,7 +279,7 @@ impl<T: Table> Service<T> {
     /// Takes in what is wanted, and asks anew what gets old.
     fn look(&mut self) {
         let mut wanted = Vec::new();
-        self.parts.wanted.drain(BATCH, |record| wanted.extend(read(record)));
+        self.parts.wanted.drain(BATCH.min(self.asking.room()), |record| wanted.extend(read(record)));
         let now = self.parts.clock.now();
         for (asked, resource) in wanted {
             self.kinds.insert((asked.server, asked.question.qtype, asked.question.kind), now);
