@@ -101,7 +101,12 @@ impl Programs {
         for program in [INGRESS, EGRESS] {
             verify(&mut bpf, program)?;
         }
-        let wanted = Wanted { ingress: settings.ingress, egress: settings.egress, tcx: settings.tcx };
+        let wanted = Wanted {
+            ingress: settings.ingress,
+            egress: settings.egress,
+            tcx: settings.tcx,
+            answers: settings.answers > 0,
+        };
         Ok(Self {
             bpf,
             attached: BTreeMap::new(),

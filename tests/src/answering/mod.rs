@@ -6,6 +6,7 @@
 
 mod compare;
 mod questions;
+mod servers;
 
 use std::{
     fs,
@@ -41,7 +42,7 @@ pub const PLAIN: Addresses =
 pub const CLIENT: Addresses =
     Addresses { v4: Ipv4Addr::new(10, 77, 0, 1), v6: Ipv6Addr::new(0xfd77, 0, 0, 0, 0, 0, 0, 1) };
 /// Where the authority listens, for the resolver alone.
-const AUTHORITY: &str = "127.0.0.3";
+pub(crate) const AUTHORITY: &str = "127.0.0.3";
 /// The interface of the server host.
 pub const INTERFACE: &str = "pw-server";
 /// The client's.
@@ -58,6 +59,12 @@ pub enum Kind {
     Unbound,
     /// Knot Resolver.
     KnotResolver,
+    /// dnsdist with its packet cache, before the authority.
+    Dnsdist,
+    /// dnsmasq.
+    Dnsmasq,
+    /// Knot DNS in its AF_XDP mode, which has the zone itself.
+    KnotXdp,
 }
 
 /// The world.
@@ -72,7 +79,7 @@ pub struct World {
     pub folder: TempDir,
     resolver: Service,
     authority: Service,
-    _pass: FdLink,
+    pass: Option<FdLink>,
 }
 
 impl World {
@@ -91,11 +98,13 @@ impl World {
         let folder = tempfile::tempdir()?;
         let pass = pass(&client)?;
         let authority = authority(&server, folder.path(), &zone())?;
-        let resolver = match kind {
-            Kind::Unbound => unbound(&server, folder.path())?,
-            Kind::KnotResolver => knot_resolver(&server, folder.path())?,
-        };
-        let mut world = Self { server, client, daemon: None, folder, resolver, authority, _pass: pass };
+        let resolver = servers::start(kind, &server, folder.path())?;
+        let mut world = Self { server, client, daemon: None, folder, resolver, authority, pass: Some(pass) };
+        if kind == Kind::KnotXdp {
+            // It takes what comes to any address, but for the neighbour's first words.
+            world.resolver_answers(ANSWERED.v4.into())?;
+            return Ok(world);
+        }
         world.resolver_answers(PLAIN.v4.into())?;
         world.resolver_answers(ANSWERED.v6.into())?;
         Ok(world)
@@ -157,6 +166,26 @@ impl World {
             }
             Ok(answers)
         })
+    }
+
+    /// Takes the program off the client's end, for one that brings its own.
+    pub fn free_client(&mut self) {
+        self.pass = None;
+    }
+
+    /// Puts it back.
+    ///
+    /// # Errors
+    /// When another one is there.
+    pub fn take_client(&mut self) -> Result<()> {
+        self.pass = Some(pass(&self.client)?);
+        Ok(())
+    }
+
+    /// The resolver's process.
+    #[must_use]
+    pub fn resolver(&self) -> nix::unistd::Pid {
+        self.resolver.pid()
     }
 
     /// Changes the zone, and lets the authority and the resolver start anew with it.
@@ -252,44 +281,4 @@ fn authority(namespace: &Namespace, folder: &Path, zone: &str) -> Result<Service
         asked.ok().flatten()
     })?;
     Ok(service)
-}
-
-fn unbound(namespace: &Namespace, folder: &Path) -> Result<Service> {
-    let configuration = folder.join("unbound.conf");
-    fs::write(
-        &configuration,
-        format!(
-            "server:\n  interface: {}\n  interface: {}\n  interface: {}\n  interface: {}\n  access-control: 0.0.0.0/0 allow\n  \
-             access-control: ::/0 allow\n  do-daemonize: no\n  username: \"\"\n  chroot: \"\"\n  directory: \"{folder}\"\n  \
-             pidfile: \"\"\n  use-syslog: no\n  logfile: \"\"\n  num-threads: 1\n  module-config: \"iterator\"\n  \
-             do-not-query-localhost: no\n  qname-minimisation: no\n\
-             remote-control:\n  control-enable: no\n\
-             stub-zone:\n  name: \"example.org\"\n  stub-addr: {AUTHORITY}\n",
-            ANSWERED.v4,
-            PLAIN.v4,
-            ANSWERED.v6,
-            PLAIN.v6,
-            folder = folder.display(),
-        ),
-    )?;
-    let mut command = namespace.command("/usr/sbin/unbound");
-    command.arg("-d").arg("-c").arg(&configuration);
-    Service::start("unbound", command, folder)
-}
-
-fn knot_resolver(namespace: &Namespace, folder: &Path) -> Result<Service> {
-    let (configuration, run) = (folder.join("kresd.conf"), folder.join("kresd"));
-    fs::create_dir_all(&run)?;
-    fs::write(
-        &configuration,
-        format!(
-            "net.listen({{'{}', '{}', '{}', '{}'}}, 53, {{ kind = 'dns' }})\n\
-             trust_anchors.remove('.')\ncache.size = 20 * MB\n\
-             policy.add(policy.suffix(policy.STUB('{AUTHORITY}'), policy.todnames({{'example.org'}})))\n",
-            ANSWERED.v4, PLAIN.v4, ANSWERED.v6, PLAIN.v6,
-        ),
-    )?;
-    let mut command = namespace.command("/usr/sbin/kresd");
-    command.arg("-n").arg("-c").arg(&configuration).arg(&run);
-    Service::start("kresd", command, folder)
 }

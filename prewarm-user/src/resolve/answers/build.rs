@@ -230,13 +230,13 @@ fn chain(question: &Question, rcode: u16, message: &[u8], records: &[Record]) ->
         if record.class != IN {
             return Err(Unfit::Records);
         }
-        let target = |at| wire::name(message, at).map(|(name, _)| name);
+        let target = || whole_name(message, record.data, record.end);
         match (record.section, record.rtype) {
             (Section::Answer, CNAME) => {
                 if found || record.owner != current {
                     return Err(Unfit::Bailiwick);
                 }
-                current = target(record.data)?;
+                current = target()?;
                 if about.contains(&current) {
                     return Err(Unfit::Bailiwick);
                 }
@@ -251,7 +251,8 @@ fn chain(question: &Question, rcode: u16, message: &[u8], records: &[Record]) ->
                     return Err(Unfit::Malformed);
                 }
                 if rtype == HTTPS {
-                    named.push(target(record.data + 2)?);
+                    // The service's parameters follow its name.
+                    named.push(wire::name(message, record.data + 2)?.0);
                 }
                 found = true;
             }
@@ -260,7 +261,13 @@ fn chain(question: &Question, rcode: u16, message: &[u8], records: &[Record]) ->
                     return Err(Unfit::Bailiwick);
                 }
                 if record.rtype == NS {
-                    named.push(target(record.data)?);
+                    named.push(target()?);
+                } else {
+                    let (_, person) = wire::name(message, record.data)?;
+                    let (_, numbers) = wire::name(message, person)?;
+                    if numbers + 20 != record.end {
+                        return Err(Unfit::Malformed);
+                    }
                 }
             }
             (Section::Additional, A | AAAA) if named.contains(&record.owner) || about.contains(&record.owner) => {}
@@ -276,6 +283,14 @@ fn chain(question: &Question, rcode: u16, message: &[u8], records: &[Record]) ->
         (true, NOERROR) => Ok(()),
         (false, _) if has_soa => Ok(()),
         _ => Err(Unfit::Negative),
+    }
+}
+
+/// The name that fills the bytes from `at` to `end`.
+fn whole_name(message: &[u8], at: usize, end: usize) -> Result<Vec<u8>, Unfit> {
+    match wire::name(message, at)? {
+        (name, after) if after == end => Ok(name),
+        _ => Err(Unfit::Malformed),
     }
 }
 
