@@ -337,10 +337,11 @@ fn compared(frame: &Frame, asked: &Asked, answer: &AnswerSlot) -> Option<u64> {
     let mut index = 0;
     while index < QUESTION_WORDS && !frame.beyond(8 * index + 8, length) {
         let word = le64(frame.window::<8>(begin + 8 * index)?);
-        sum = frame.blur_word(sum + (word >> 32) + (word & 0xffff_ffff));
-        differs = frame.blur_word(differs | (fold(word) ^ answer.question[index]));
+        sum += (word >> 32) + (word & 0xffff_ffff);
+        differs |= fold(word) ^ answer.question[index];
         index += 1;
     }
+    let (mut sum, mut differs) = (frame.blur_word(sum), frame.blur_word(differs));
     let index = frame.blur(index);
     let rest = (length - 8 * index) & 7;
     if rest != 0 && index < QUESTION_WORDS {

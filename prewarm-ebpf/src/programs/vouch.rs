@@ -6,7 +6,7 @@
 use aya_ebpf::helpers::generated::bpf_ktime_get_coarse_ns;
 use prewarm_ebpf::{
     Packet, address,
-    answers::{AnswerCounter, CLIENT_ENTRIES, ClientSlot, ServerKey, spread},
+    answers::{AnswerCounter, CLIENT_ENTRIES, ClientSlot, FLAG_RD, ServerKey, spread},
     be16,
 };
 
@@ -46,7 +46,8 @@ pub(crate) fn answered(passage: &Passage, message: &Message) {
             unsafe { *slot = ClientSlot { client, server, time } };
             count(AnswerCounter::Vouched);
         }
-        REFUSED => {
+        // A question without recursion is refused for what it asks, not for who asks.
+        REFUSED if flags & FLAG_RD != 0 => {
             // SAFETY: as above.
             if unsafe { (*slot).client == client } {
                 // SAFETY: as above.
