@@ -16,8 +16,10 @@ use anyhow::{Context as _, Result, ensure};
 
 use super::Row;
 use crate::{
-    answering::{ANSWERED, Generator, Kind, PLAIN, World, compare},
-    clock, question,
+    answering::{ANSWERED, CLIENT_INTERFACE, Generator, Kind, LOOPBACK, PLAIN, World, compare},
+    clock,
+    netns::Namespace,
+    question,
 };
 
 /// Questions a second that are offered.
@@ -45,6 +47,9 @@ const SUBJECTS: [(&str, Kind, bool); 6] = [
 /// When a part of it can't be had.
 pub fn run(tell: &dyn Fn(&str)) -> Result<Vec<Row>> {
     let mut rows = Vec::new();
+    tell("answers: what the generator costs");
+    let own = generator(tell)?;
+    rows.extend(loopback(tell)?);
     for (subject, kind, answering) in SUBJECTS {
         tell(&format!("answers: {subject}"));
         let mut world = World::start(kind)?;
@@ -62,21 +67,24 @@ pub fn run(tell: &dyn Fn(&str)) -> Result<Vec<Row>> {
                 unit: unit.to_owned(),
             });
         };
-        let (p50, p99) = single(&world, address)?;
+        let (p50, p99) = single(&world.client, address)?;
         row("veth", "rtt_us_p50", p50, "us");
         row("veth", "rtt_us_p99", p99, "us");
         world.free_client();
-        for rate in RATES {
+        for (rate, own) in RATES.into_iter().zip(own) {
             let case = format!("veth/{}k", rate / 1000);
-            let Load { answered, lost, cpu } = load(&world, rate)?;
+            tell(&format!("answers: {subject} at {rate}/s"));
+            let Load { answered, lost, cpu, .. } = load(&world, rate)?;
             row(&case, "qps_answered", answered, "1/s");
             row(&case, "lost", lost, "%");
             row(&case, "cpu_seconds_per_million", cpu, "s");
+            row(&case, "cpu_seconds_per_million_less_generator", cpu - own, "s");
         }
         if answering {
             let numbers = world.numbers()?;
             let given = numbers["answered"].as_u64().unwrap_or_default();
             ensure!(given > 100_000, "the kernel answered only {given}: {numbers:#}");
+            row("veth", "program_ns", program(&world)?, "ns");
         }
     }
     Ok(rows)
@@ -159,10 +167,13 @@ fn asked(name: u32) -> Vec<u8> {
 
 /// Asks until all is cached, and where the kernel answers, until it does.
 fn warm(world: &World, answering: bool) -> Result<()> {
-    let address = ANSWERED.v4.into();
+    warm_at(world, &world.client, ANSWERED.v4.into(), answering)
+}
+
+fn warm_at(world: &World, from: &Namespace, address: IpAddr, answering: bool) -> Result<()> {
     clock::wait_for("cached answers", Duration::from_secs(30), || {
         for name in 0..NAMES {
-            world.ask(address, &asked(name))?;
+            world.ask_from(from, address, &[asked(name)])?;
         }
         if !answering {
             return Ok(Some(()));
@@ -173,9 +184,62 @@ fn warm(world: &World, answering: bool) -> Result<()> {
     })
 }
 
+/// Seconds of processor time for a million questions that nobody answers, at each rate.
+fn generator(tell: &dyn Fn(&str)) -> Result<[f64; RATES.len()]> {
+    let mut world = World::start(Kind::Unbound)?;
+    world.free_client();
+    let _drop = world.drop_all()?;
+    let mut own = [0.0; RATES.len()];
+    for (rate, own) in RATES.into_iter().zip(&mut own) {
+        let Load { sent, nanos, .. } = load(&world, rate)?;
+        *own = nanos / 1e9 / sent * 1e6;
+        tell(&format!("answers: {own:.2} s for a million at {rate}/s"));
+    }
+    Ok(own)
+}
+
+/// One question after the other on the loopback interface, as programs ask a stub there.
+fn loopback(tell: &dyn Fn(&str)) -> Result<Vec<Row>> {
+    let mut rows = Vec::new();
+    for (subject, answering) in [("prewarm", true), ("unbound", false)] {
+        tell(&format!("answers: {subject} on loopback"));
+        let mut world = World::start(Kind::Unbound)?;
+        if answering {
+            world.answer_loopback()?;
+        }
+        warm_at(&world, &world.server, LOOPBACK.into(), answering)?;
+        let (p50, p99) = single(&world.server, LOOPBACK.into())?;
+        for (metric, value) in [("rtt_us_p50", p50), ("rtt_us_p99", p99)] {
+            rows.push(Row {
+                case: "loopback".to_owned(),
+                subject: subject.to_owned(),
+                metric: metric.to_owned(),
+                value,
+                unit: "us".to_owned(),
+            });
+        }
+    }
+    Ok(rows)
+}
+
+/// Nanoseconds of a run of the ingress program under load, as the kernel counts them.
+fn program(world: &World) -> Result<f64> {
+    let _counting = aya::sys::enable_stats(aya::sys::Stats::RunTime).context("bpf statistics")?;
+    let read = || -> Result<(Duration, u64)> {
+        let all = aya::programs::loaded_programs().filter_map(|info| info.ok());
+        let newest = all.filter(|info| info.name_as_str() == Some("ingress")).max_by_key(|info| info.id());
+        let info = newest.context("no ingress program is loaded")?;
+        Ok((info.run_time(), info.run_count()))
+    };
+    let (time, count) = read()?;
+    load(world, RATES[0])?;
+    let (time_after, count_after) = read()?;
+    Ok((time_after - time).as_secs_f64() * 1e9 / (count_after - count).max(1) as f64)
+}
+
 /// Microseconds of one question after the other: the median, and what all but one in a hundred stay below.
-fn single(world: &World, address: IpAddr) -> Result<(f64, f64)> {
-    let mut times = world.client.enter(|| {
+fn single(from: &Namespace, address: IpAddr) -> Result<(f64, f64)> {
+    let mut times = from.enter(|| {
         let socket = UdpSocket::bind("0.0.0.0:0")?;
         socket.connect(SocketAddr::new(address, 53))?;
         socket.set_read_timeout(Some(Duration::from_millis(200)))?;
@@ -199,13 +263,30 @@ fn single(world: &World, address: IpAddr) -> Result<(f64, f64)> {
 
 /// What came of an offered load.
 struct Load {
+    sent: f64,
+    nanos: f64,
     answered: f64,
     lost: f64,
     cpu: f64,
 }
 
-/// Offers questions at a rate.
+/// Offers questions at a rate; once more where what went before still held the interface.
 fn load(world: &World, rate: u32) -> Result<Load> {
+    let mut tries = 0;
+    loop {
+        // The generator leaves its program behind when it is ended early.
+        drop(world.client.ip(&["link", "set", "dev", CLIENT_INTERFACE, "xdp", "off"]));
+        match offer(world, rate) {
+            Err(error) if tries < 5 && format!("{error:#}").contains("busy") => {
+                tries += 1;
+                clock::pause(Duration::from_secs(1));
+            }
+            other => return other,
+        }
+    }
+}
+
+fn offer(world: &World, rate: u32) -> Result<Load> {
     let list = world.folder.path().join("questions");
     let names: Vec<String> =
         (0..NAMES).filter(|name| name % 4 == 1).map(|name| format!("h{name}.example.org. A")).collect();
@@ -248,6 +329,8 @@ fn load(world: &World, rate: u32) -> Result<Load> {
     let received = number(&text, "total replies:").with_context(|| format!("kxdpgun says:\n{text}"))?;
     let nanos = after.iter().zip(before).map(|(after, before)| after.saturating_sub(before)).sum::<u64>() + own;
     Ok(Load {
+        sent,
+        nanos: nanos as f64,
         answered: received / f64::from(SECONDS),
         lost: (sent - received).max(0.0) * 100.0 / sent,
         cpu: nanos as f64 / 1e9 / received.max(1.0) * 1e6,
