@@ -40,6 +40,10 @@ pub const PLAIN: Addresses =
     Addresses { v4: Ipv4Addr::new(10, 77, 0, 54), v6: Ipv6Addr::new(0xfd77, 0, 0, 0, 0, 0, 0, 0x54) };
 /// The resolver's address on loopback, as of a stub.
 pub const LOOPBACK: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 53);
+/// Another address of the client's, to which Unbound tells something else of h1.example.org.
+pub const OTHER_CLIENT: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 2);
+/// What that is.
+pub const OTHER_ANSWER: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 99);
 /// The client.
 pub const CLIENT: Addresses =
     Addresses { v4: Ipv4Addr::new(10, 77, 0, 1), v6: Ipv6Addr::new(0xfd77, 0, 0, 0, 0, 0, 0, 1) };
@@ -97,6 +101,7 @@ impl World {
         )?;
         server.ip(&["addr", "add", &format!("{}/24", PLAIN.v4), "dev", INTERFACE])?;
         server.ip(&["addr", "add", &format!("{}/64", PLAIN.v6), "dev", INTERFACE, "nodad"])?;
+        client.ip(&["addr", "add", &format!("{OTHER_CLIENT}/24"), "dev", CLIENT_INTERFACE])?;
         let folder = tempfile::tempdir()?;
         let pass = pass(&client)?;
         let authority = authority(&server, folder.path(), &zone())?;
@@ -217,6 +222,18 @@ impl World {
     #[must_use]
     pub fn resolver(&self) -> nix::unistd::Pid {
         self.resolver.pid()
+    }
+
+    /// Asks one question from the client's other address.
+    ///
+    /// # Errors
+    /// When it can't be sent.
+    pub fn ask_as_other(&self, message: &[u8]) -> Result<Option<Vec<u8>>> {
+        self.client.enter(|| {
+            let socket = UdpSocket::bind((OTHER_CLIENT, 0))?;
+            socket.connect((ANSWERED.v4, 53))?;
+            Ok(exchange(&socket, &[message.to_vec()])?.pop().flatten())
+        })
     }
 
     /// Changes the zone, and lets the authority and the resolver start anew with it.
