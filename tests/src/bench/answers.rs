@@ -143,7 +143,9 @@ pub fn differential(count: u32, tell: &dyn Fn(&str)) -> Result<Vec<Row>> {
                 tell(&format!("{subject}: {asked} questions, {different} differ"));
             }
         }
-        let given = world.numbers()?["answered"].as_u64().unwrap_or_default();
+        let numbers = world.numbers()?;
+        tell(&format!("{subject}: {numbers}"));
+        let given = numbers["answered"].as_u64().unwrap_or_default();
         for (metric, value) in
             [("questions", f64::from(asked)), ("different", f64::from(different)), ("answered", given as f64)]
         {
