@@ -63,6 +63,66 @@ pub struct Stats {
     pub ring_to_intent_us: Quantiles,
     /// What was left alone or lost, by reason.
     pub drops: std::collections::BTreeMap<String, u64>,
+    /// What other sources than packets told.
+    pub sources: std::collections::BTreeMap<String, Source>,
+    /// Connections of programs.
+    pub connects: Connects,
+    /// Traffic to port 853.
+    pub encrypted: Encrypted,
+}
+
+/// What one source told.
+#[derive(Clone, Copy, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct Source {
+    /// Questions.
+    pub questions: u64,
+    /// Answers.
+    pub answers: u64,
+    /// A server's own questions.
+    pub upstream: u64,
+    /// The daemon's own.
+    pub own: u64,
+    /// Left out.
+    pub ignored: u64,
+    /// Not understood.
+    pub unread: u64,
+    /// Without room.
+    pub dropped: u64,
+    /// Writers now.
+    pub feeds: u64,
+    /// Writers so far.
+    pub connections: u64,
+    /// Of those, broken off.
+    pub broken: u64,
+    /// Turned away.
+    pub refused: u64,
+}
+
+/// Connections of programs.
+#[derive(Clone, Copy, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct Connects {
+    /// To addresses with a name.
+    pub named: u64,
+    /// To addresses without.
+    pub blind: u64,
+}
+
+/// Traffic to port 853.
+#[derive(Clone, Copy, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct Encrypted {
+    /// TCP connections of this host.
+    pub connections: u64,
+    /// TCP connections that arrive.
+    pub ingress_connections: u64,
+    /// TCP connections that leave.
+    pub egress_connections: u64,
+    /// UDP packets that arrive.
+    pub ingress_packets: u64,
+    /// UDP packets that leave.
+    pub egress_packets: u64,
 }
 
 /// Quantiles of a duration.

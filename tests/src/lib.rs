@@ -25,6 +25,7 @@ pub mod parse;
 pub mod path;
 pub mod program;
 pub mod question;
+pub mod recordings;
 pub mod report;
 pub mod scenario;
 pub mod schedule;

@@ -15,6 +15,8 @@ pub enum Need {
     Origins,
     /// The programs of [`packages::RESOLVERS`].
     Resolvers,
+    /// The programs of [`packages::NAME_SERVERS`].
+    NameServers,
     /// The binary under test.
     Binary,
 }
@@ -27,6 +29,9 @@ pub const DAEMON: &[Need] = &[Need::Root, Need::Packages, Need::Binary];
 
 /// What tests need that have origins of every kind.
 pub const ORIGINS: &[Need] = &[Need::Root, Need::Packages, Need::Origins, Need::Binary];
+
+/// What tests need that have name servers tell of their clients.
+pub const NAME_SERVERS: &[Need] = &[Need::Root, Need::Packages, Need::NameServers, Need::Binary];
 
 /// Whether something is missing; says what, also when the test's output is captured.
 pub fn skip(needs: &[Need]) -> bool {
@@ -43,6 +48,7 @@ impl Need {
             Self::Packages => absent(packages::PACKAGES),
             Self::Origins => absent(packages::ORIGINS),
             Self::Resolvers => absent(packages::RESOLVERS),
+            Self::NameServers => absent(packages::NAME_SERVERS),
             Self::Binary => daemon::binary().is_none().then(|| format!("{} is not set", daemon::BINARY_VARIABLE)),
         }
     }

@@ -214,6 +214,7 @@ fn what_the_predictor_says_is_what_is_weighed() {
         earliest_in: Duration::ZERO,
         expected_in: Duration::from_millis(100),
         latest_in: Duration::from_secs(1),
+        timing: Timing::at(0.1),
     };
     scripted.say(id(1), vec![soon(2, 0.9), soon(3, 0.9), soon(4, 0.01)]);
     let mut world = World::new(|_| ());

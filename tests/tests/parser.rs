@@ -258,3 +258,37 @@ fn changed_bytes_are_seen_alike_by_both() {
         compare(&mut trial, &words, "changed bytes", &frame);
     }
 }
+
+/// Encrypted DNS is counted by what begins: the first segment of a connection, and each datagram of QUIC.
+#[test]
+fn questions_that_nobody_can_read_are_counted() {
+    let Some(mut trial) = trial() else { return };
+    let clients = ["192.0.2.1", "2001:db8::1"].map(|client| Question { client: client.parse().unwrap(), ..ask("a") });
+    for client in &clients {
+        // Flags of a TCP header: SYN; SYN and ACK, as an answer has; PSH and ACK, as all that follows.
+        for (port, flags) in [(853, 0x02), (853, 0x12), (853, 0x18), (443, 0x02)] {
+            let mut frame = frames::wrap(client, 6, &segment(port, flags), false);
+            trial.run(INGRESS, &frame, 1).unwrap();
+            frame.truncate(frame.len() - 10);
+            trial.run(INGRESS, &frame, 1).unwrap();
+        }
+        for (source, destination) in [(40_000, 853), (853, 40_000), (40_000, 443)] {
+            let frame = frames::wrap(client, 17, &frames::udp(source, destination, &[0xc0; 64]), false);
+            trial.run(INGRESS, &frame, 1).unwrap();
+        }
+    }
+    let counts = trial.counters().ingress().unwrap();
+    assert_eq!((counts.encrypted_tcp, counts.encrypted_udp), (2, 2), "{counts:?}");
+    // Each frame is left alone for one reason.
+    assert_eq!(counts.packets, 22);
+    assert_eq!(counts.reasons().map(|(_, count)| count).sum::<u64>(), 22, "{counts:?}");
+    assert!(trial.records().is_empty());
+}
+
+/// A TCP header without anything behind it.
+fn segment(port: u16, flags: u8) -> Vec<u8> {
+    let mut bytes = vec![0x9c, 0x40];
+    bytes.extend(port.to_be_bytes());
+    bytes.extend([0, 0, 0, 1, 0, 0, 0, 0, 0x50, flags, 2, 0, 0, 0, 0, 0]);
+    bytes
+}

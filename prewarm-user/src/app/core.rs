@@ -25,10 +25,10 @@ use crate::{
     config::Config,
     control::{AttachmentView, ExplainRequest, ExplanationView, NameView, OriginView, PredictionView},
     decide::{self, Decider, Decisions},
-    history::{self, Learned},
+    history::{self, History, Learned},
     kernel::{Counters, Counts, EventSource, KernelError, Key, Known, Programs, RingSource},
     model::{Action, ActionKind, Observation, Outcome, Phase, Seen, Timestamp, Verdict},
-    observe::{Merge, MergeCounters, Teller},
+    observe::{Around, Merge, MergeCounters, Teller},
     policy,
     resolve::answers,
     telemetry::{Clock, Latency},
@@ -78,6 +78,9 @@ pub(super) struct Numbers {
     pub(super) merge: MergeCounters,
 }
 
+/// How often the clock on the wall is looked at: somebody may set it.
+const WALL: Duration = Duration::from_secs(60);
+
 /// Why the task woke.
 enum Wake {
     Ring(Result<usize, KernelError>),
@@ -125,6 +128,8 @@ impl Core {
         let mut decisions = Decisions::default();
         let mut overflow = 0;
         let mut aged = self.clock.now();
+        let mut walled = aged;
+        self.look_at_the_wall();
         let Names { names, away } = std::mem::take(&mut self.remembered);
         self.decider.recollect(aged, away, names, |name| self.key.resource_id(name), &mut decisions);
         self.hand_on(&mut decisions, &mut overflow);
@@ -170,6 +175,10 @@ impl Core {
                 Wake::Question(question) => self.answer(question, overflow),
                 Wake::Time => {
                     aged = self.clock.now();
+                    if aged.since(walled) >= WALL {
+                        walled = aged;
+                        self.look_at_the_wall();
+                    }
                     self.release(aged, &mut batch, &mut decisions);
                     self.decider.tick(aged, &mut decisions);
                     for outcome in self.uses.expire(aged) {
@@ -185,13 +194,18 @@ impl Core {
 
     /// Takes in what a source tells.
     fn take_in(&mut self, teller: Teller, batch: &mut Vec<Observation>, decisions: &mut Decisions) {
-        let Some(merge) = &mut self.merge else { return self.learn(teller, batch, decisions) };
-        let resolver = self.sources.is_resolver_here();
-        let mut merged = Vec::with_capacity(batch.len());
-        for observation in batch.drain(..) {
-            merge.take(teller, observation, resolver, &mut merged);
+        if self.merge.is_none() {
+            return self.learn(teller, batch, decisions);
         }
-        self.learn(teller, &mut merged, decisions);
+        let mut merged = Vec::new();
+        for observation in batch.drain(..) {
+            // One by one: what an answer says must be known when the connection behind it is looked at.
+            let around = Here { resolver: self.sources.is_resolver_here(), history: self.decider.history() };
+            if let Some(merge) = &mut self.merge {
+                merge.take(teller, observation, &around, &mut merged);
+            }
+            self.learn(teller, &mut merged, decisions);
+        }
     }
 
     /// Takes in what was held back until another source had its say.
@@ -220,6 +234,11 @@ impl Core {
                 self.ring_to_intent.record(self.clock.now().since(observation.at));
             }
         }
+    }
+
+    fn look_at_the_wall(&mut self) {
+        let (since_1970, utc_offset_seconds) = self.clock.wall();
+        self.decider.set_wall_clock(since_1970, utc_offset_seconds);
     }
 
     fn hand_on(&mut self, decisions: &mut Decisions, overflow: &mut u64) {
@@ -373,6 +392,22 @@ impl Core {
     fn detach(&mut self, interface: &str) -> Result<String, String> {
         self.programs.detach(interface).map_err(|error| chain(&error))?;
         Ok(format!("detached from {interface}"))
+    }
+}
+
+/// What the sources' merging has to know of the rest.
+struct Here<'a> {
+    resolver: bool,
+    history: &'a History,
+}
+
+impl Around for Here<'_> {
+    fn is_resolver_here(&self) -> bool {
+        self.resolver
+    }
+
+    fn is_named(&self, now: Timestamp, client: IpAddr, address: IpAddr) -> bool {
+        self.history.name_behind(now, client, address).is_some()
     }
 }
 

@@ -152,6 +152,7 @@ async fn daemon(arguments: RunArguments, config: Config) -> anyhow::Result<()> {
         key: Key::from_secret(&installation),
         ports: resolver.ports().clone(),
         addresses: own.iter().map(IpNet::addr).collect(),
+        namespaces: config.capture.namespaces.clone(),
     };
     let mut sources = Sources::start(&config.sources, &mut programs, of_ours, clock, batches).await?;
     let lookups = Arc::new(Lookups::new(resolver, config.resolve.concurrent));

@@ -39,8 +39,10 @@ use crate::{
 };
 
 /// Batches between the sources and the deciding task.
-pub(super) const BATCHES: usize = 64;
-/// Bytes read from a writer at once, and so what one batch can hold.
+pub(super) const BATCHES: usize = 256;
+/// What a batch has at most: the deciding task has others to listen to between two of them.
+const BATCH: usize = 128;
+/// Bytes read from a writer at once.
 const PIECE: usize = 1 << 16;
 /// What was written down longer ago than this is taken to happen now: somebody plays a file back, or a clock was set.
 const OLDEST: Duration = Duration::from_secs(30);
@@ -73,7 +75,7 @@ pub(super) struct Sources {
 #[derive(Clone, Default)]
 pub(super) struct SourceCounters {
     tallies: BTreeMap<String, Arc<Tally>>,
-    /// Writers connected now that tell of the clients of a resolver.
+    /// Writers connected now that tell of the clients of a resolver, or have said nothing yet.
     pub(super) resolvers: Arc<AtomicU32>,
 }
 
@@ -114,6 +116,10 @@ pub(super) struct Own {
     pub(super) ports: OwnPorts,
     /// The addresses of this host.
     pub(super) addresses: Arc<[IpAddr]>,
+    /// Other network namespaces whose programs are learnt from, as [`CaptureSettings::namespaces`] names them.
+    ///
+    /// [`CaptureSettings::namespaces`]: crate::config::CaptureSettings::namespaces
+    pub(super) namespaces: Vec<String>,
 }
 
 impl Sources {
@@ -131,7 +137,7 @@ impl Sources {
         let mut sources = Self { tasks: JoinSet::new(), paths: Vec::new(), counters: SourceCounters::default() };
         let desk = |counters: &mut SourceCounters, name: String| {
             let tally = Arc::clone(counters.tallies.entry(name).or_default());
-            let Own { key, ports, addresses } = &own;
+            let Own { key, ports, addresses, .. } = &own;
             let (key, ports, addresses) = (key.clone(), ports.clone(), Arc::clone(addresses));
             Desk { key, clock, to: to.clone(), tally, ports, addresses }
         };
@@ -156,7 +162,7 @@ impl Sources {
             tracing::info!("watching getaddrinfo in {}", names.join(", "));
             let desk = desk(&mut sources.counters, "getaddrinfo".to_owned());
             desk.tally.feeds.store(names.len() as u64, Relaxed);
-            sources.tasks.spawn(watch(lookups, desk));
+            sources.tasks.spawn(watch(lookups, own.namespaces, desk));
         }
         Ok(sources)
     }
@@ -216,7 +222,11 @@ impl Desk {
     }
 
     /// Hands observations on, if there is room.
-    fn hand_on(&self, teller: Teller, observations: Vec<Observation>, own: Vec<(ResourceId, Timestamp)>) {
+    fn hand_on(&self, teller: Teller, mut observations: Vec<Observation>, own: Vec<(ResourceId, Timestamp)>) {
+        while observations.len() > BATCH {
+            let rest = observations.split_off(BATCH);
+            self.hand_on(teller, std::mem::replace(&mut observations, rest), Vec::new());
+        }
         if observations.is_empty() && own.is_empty() {
             return;
         }
@@ -259,6 +269,12 @@ async fn listen(listener: UnixListener, writers: usize, desk: Desk, resolvers: A
             let mut feed = feed;
             match feed.read(stream).await {
                 Ok(()) => tracing::debug!("dnstap: the writer (process {who}) has ended"),
+                // Killed, or gone before it read our last word.
+                Err(FeedError::Socket(error))
+                    if matches!(error.kind(), io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe) =>
+                {
+                    tracing::debug!("dnstap: the writer (process {who}) is gone");
+                }
                 Err(error) => {
                     one(&feed.desk.tally.broken);
                     tracing::warn!("dnstap: what process {who} writes: {error}");
@@ -273,7 +289,10 @@ struct Feed {
     desk: Desk,
     /// Questions come as such; else they are read out of the answers.
     questions: bool,
+    /// It may be a resolver.
     resolver: bool,
+    /// It is.
+    sure: bool,
     resolvers: Arc<AtomicU32>,
 }
 
@@ -295,7 +314,20 @@ enum FeedError {
 impl Feed {
     fn new(desk: Desk, resolvers: Arc<AtomicU32>) -> Self {
         desk.tally.feeds.fetch_add(1, Relaxed);
-        Self { desk, questions: false, resolver: false, resolvers }
+        // Until it says something it may be one.
+        resolvers.fetch_add(1, Relaxed);
+        Self { desk, questions: false, resolver: true, sure: false, resolvers }
+    }
+
+    /// Notes whether this is a resolver, which asks others for its clients.
+    fn set_resolver(&mut self, resolver: bool) {
+        match (self.resolver, resolver) {
+            (true, false) if !self.sure => self.resolvers.fetch_sub(1, Relaxed),
+            (false, true) => self.resolvers.fetch_add(1, Relaxed),
+            _ => return self.sure |= resolver,
+        };
+        self.resolver = resolver;
+        self.sure |= resolver;
     }
 
     /// Reads until the writer ends.
@@ -338,7 +370,7 @@ impl Feed {
         observations: &mut Vec<Observation>,
         own: &mut Vec<(ResourceId, Timestamp)>,
     ) {
-        let tally = &self.desk.tally;
+        let tally = Arc::clone(&self.desk.tally);
         let event = match Event::read(payload) {
             Ok(event) => event,
             Err(Skipped::Upstream) => return one(&tally.upstream),
@@ -349,10 +381,7 @@ impl Feed {
             // Somebody who is not named can't be told from another.
             return one(&tally.ignored);
         };
-        if event.writer == Writer::Resolver && !self.resolver {
-            self.resolver = true;
-            self.resolvers.fetch_add(1, Relaxed);
-        }
+        self.set_resolver(event.writer == Writer::Resolver);
         let resource = self.desk.key.resource_id(&event.message.name);
         let is_answer = event.message.answer.is_some();
         self.questions |= !is_answer;
@@ -398,8 +427,10 @@ impl Moment {
 }
 
 /// Takes in what programs look up.
-async fn watch(mut lookups: Lookups, desk: Desk) {
-    let own = network(Path::new("/proc/self/ns/net"));
+async fn watch(mut lookups: Lookups, namespaces: Vec<String>, desk: Desk) {
+    let path = |name: &String| if name.contains('/') { name.into() } else { Path::new("/run/netns").join(name) };
+    let others = namespaces.iter().filter_map(|name| network(&path(name)));
+    let here: Vec<_> = network(Path::new("/proc/self/ns/net")).into_iter().chain(others).collect();
     let is_elsewhere = AtomicBool::new(false);
     let mut batch = Vec::new();
     loop {
@@ -412,7 +443,7 @@ async fn watch(mut lookups: Lookups, desk: Desk) {
         for lookup in batch.drain(..) {
             let place = lookup.process.and_then(|process| network(Path::new(&format!("/proc/{process}/ns/net"))));
             // A process that has ended already can't be asked where it was; most are where the daemon is.
-            if place.is_some() && place != own {
+            if place.is_some_and(|place| !here.contains(&place)) {
                 if !is_elsewhere.swap(true, Relaxed) {
                     tracing::info!("look-ups in other network namespaces are not learnt from");
                 }

@@ -82,6 +82,7 @@ fn candidate(decider: &Decider, now: Timestamp, reason: &Reason) -> ReasonView {
         earliest_in: time(earliest),
         expected_in: time(expected),
         latest_in: time(latest),
+        timing: reason.timing,
     };
     ReasonView {
         name: name(decider, reason.resource),

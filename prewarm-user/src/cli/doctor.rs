@@ -283,8 +283,8 @@ fn encrypted(stats: &Stats) -> Option<Finding> {
     }
     let own = seen.connections.max(seen.egress_connections);
     let found = format!(
-        "{own} connections of this host and {} of others to port 853, {} packets over QUIC; DNS over HTTPS can't be told \
-         from other HTTPS",
+        "{own} connections of this host and {} of others to port 853, {} packets over QUIC; DNS over HTTPS can't \
+         be told from other HTTPS",
         seen.ingress_connections,
         seen.ingress_packets + seen.egress_packets
     );
@@ -292,8 +292,8 @@ fn encrypted(stats: &Stats) -> Option<Finding> {
     if stats.sources.values().any(|source| source.questions > 0) {
         return Some(Finding::ok(check, format!("{found}; names come from other sources")));
     }
-    let fix = "names are asked for encrypted: use --source getaddrinfo on the host that asks, or --source dnstap:/PATH where \
-               the DNS server runs";
+    let fix = "names are asked for encrypted: use --source getaddrinfo on the host that asks, or --source dnstap:/PATH \
+               where the DNS server runs";
     Some(Finding::warn(check, found, fix))
 }
 

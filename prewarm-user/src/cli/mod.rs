@@ -9,8 +9,8 @@ mod dissect;
 mod doctor;
 mod documents;
 pub mod exec;
-mod explain;
 mod exit;
+mod explain;
 mod lease;
 mod leases;
 mod link;
@@ -79,6 +79,7 @@ pub enum Command {
     /// Says what the kernel programs see in a capture, question by question.
     Dissect(dissect::Dissect),
     /// Says what prewarm would have saved on recorded traffic.
+    #[command(long_about = replay::ABOUT)]
     Replay(replay::ReplayArguments),
     /// Checks this machine, and says how to mend what is amiss.
     Doctor(doctor::DoctorArguments),

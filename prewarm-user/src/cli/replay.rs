@@ -9,7 +9,7 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use anyhow::Context as _;
@@ -26,15 +26,10 @@ use crate::{
         report::{Report, Row},
         rows, svg,
     },
+    telemetry::Clock,
 };
 
-/// Says what prewarm would have saved on recorded traffic.
-///
-/// Runs what the daemon decides with over recordings, in the order of their times: pcap and pcapng, Zeek's dns.log and
-/// ssl.log (columns or JSON lines), HTTP archives (HAR), dnstap frame streams, and lines of time, client and name
-/// separated by tabs; each compressed with gzip or not. A cache without prewarm and one with it stand side by side; a
-/// look-up and a handshake take what the recording shows that they took. Every client counts as one of ours; all other
-/// guard rails and budgets are the daemon's.
+/// Flags of `prewarm replay`.
 #[derive(Debug, Args)]
 #[command(after_long_help = EXAMPLES)]
 pub struct ReplayArguments {
@@ -67,6 +62,16 @@ pub struct ReplayArguments {
     #[command(flatten)]
     settings: SettingsArguments,
 }
+
+/// What the command does, at length.
+pub(super) const ABOUT: &str = "\
+Says what prewarm would have saved on recorded traffic.
+
+Runs what the daemon decides with over recordings, in the order of their times: pcap and pcapng, Zeek's dns.log and \
+ssl.log (columns or JSON lines), HTTP archives (HAR), dnstap frame streams, and lines of time, client and name separated \
+by tabs; each compressed with gzip or not. A world without prewarm and one with it stand side by side: a look-up and a \
+handshake take what the recording shows that they took, and an answer is kept for the TTL that it shows. Every client \
+counts as one of ours; all other guard rails and budgets are the daemon's.";
 
 const EXAMPLES: &str = "Examples:
   prewarm replay capture.pcap
@@ -142,7 +147,8 @@ impl ReplayArguments {
         let bar = ProgressBar::with_draw_target(Some(size), ProgressDrawTarget::stderr());
         let style = ProgressStyle::with_template("{bar:30} {bytes} of {total_bytes}, {msg}, {eta} left");
         bar.set_style(style.context("the progress bar")?);
-        let started = Instant::now();
+        let clock = Clock::new();
+        let started = clock.now();
         let mut player = Player::new(config, self.assumed(config));
         let mut curves = self.plot.as_ref().map(|_| Curves::new(&config.predict, self.ttl as f64));
         let mut events = 0;
@@ -159,12 +165,12 @@ impl ReplayArguments {
         }
         bar.finish_and_clear();
         let curved = curves.map(Curves::finish);
-        Ok(Played { tally: player.finish(), curved, began: merged.began(), events, took: started.elapsed() })
+        Ok(Played { tally: player.finish(), curved, began: merged.began(), events, took: clock.now().since(started) })
     }
 
     /// Tells what was left out.
     fn notes(&self, merged: &Merged) -> anyhow::Result<()> {
-        for (recording, reasons) in merged.recordings() {
+        for (recording, _, reasons) in merged.recordings() {
             for (reason, count, first) in reasons {
                 let place = if first == 0 { String::new() } else { format!(" (the first at {first})") };
                 let path = recording.path().display();
@@ -198,8 +204,9 @@ impl ReplayArguments {
             text.push_str(line);
             text.push('\n');
         };
-        for (recording, _) in merged.recordings() {
-            say(&format!("{} ({})", recording.path().display(), format_name(recording.format())));
+        for (recording, count, _) in merged.recordings() {
+            let path = recording.path().display();
+            say(&format!("{path} ({}): {} observations", format_name(recording.format()), number(count)));
         }
         let traffic = &tally.traffic;
         let began = played.began.map(|began| format!(" from {}", date(began))).unwrap_or_default();

@@ -13,7 +13,7 @@ use crate::{
     history::{Access, History, KnownName, Learned, RememberedName},
     model::{Connection, Intent, Name, Observation, Origin, Outcome, Phase, Prediction, ResourceId, Seen, Timestamp},
     policy::{Appraisal, Known, Policy, Refusal},
-    predict::{ClientKey, Explanation, Follower, Mixture, Predictor},
+    predict::{ClientKey, Due, Explanation, Follower, Mixture, Predictor},
 };
 
 /// What came of an observation; the buffers are the caller's, to be used again.
@@ -44,6 +44,7 @@ pub struct Decider {
     policy: Policy,
     counters: Counters,
     predictions: Vec<Prediction>,
+    due: Vec<Due>,
     ports: Vec<u16>,
     echoes: bool,
 }
@@ -59,6 +60,8 @@ pub struct Counters {
     pub forwarded: u64,
     /// Questions that a warm-up of ours caused.
     pub echoes: u64,
+    /// Predictions by the clock: of polls, and of what comes at its time of the day or the week.
+    pub foreseen: u64,
     /// Connections that stand for a question nobody saw, because its answer was at hand.
     pub unasked: u64,
 }
@@ -100,6 +103,7 @@ impl Decider {
             policy: Policy::new(policy, own, now),
             counters: Counters::default(),
             predictions: Vec::new(),
+            due: Vec::new(),
             ports: Vec::new(),
             echoes: true,
         }
@@ -217,13 +221,44 @@ impl Decider {
         self.history.tick(now, &mut decisions.learned);
         self.forget_with(&decisions.learned[changes..]);
         self.policy.tick(now, &mut decisions.settled);
+        self.foresee(now);
         self.policy.due(now, &mut decisions.intents);
+    }
+
+    /// Tells the time on the wall, for habits of the day and the week: see [`Predictor::set_wall_clock`].
+    pub fn set_wall_clock(&mut self, since_1970: Duration, utc_offset_seconds: i32) {
+        self.predictor.set_wall_clock(since_1970, utc_offset_seconds);
+    }
+
+    /// Takes up what is due by the clock, though no access announces it.
+    fn foresee(&mut self, now: Timestamp) {
+        let mut due = std::mem::take(&mut self.due);
+        self.predictor.due(now, &mut due);
+        for due in &due {
+            self.counters.foreseen += 1;
+            self.weigh(now, now, due.client.address(), &due.prediction);
+        }
+        self.due = due;
+    }
+
+    /// Hands a prediction to the policy, with what is known of its name.
+    fn weigh(&mut self, now: Timestamp, cause: Timestamp, client: IpAddr, prediction: &Prediction) {
+        if !self.policy.is_worth_a_look(prediction.worth) {
+            self.policy.pass_over(Refusal::Worthless);
+            return;
+        }
+        self.ports.clear();
+        let known = self.history.get(prediction.resource).map(|known| {
+            self.ports.extend(known.ports.iter().map(|known| known.port));
+            view(known, &self.ports)
+        });
+        self.policy.propose(now, cause, client, prediction, known);
     }
 
     /// When [`Self::tick`] is wanted next if nothing is observed before.
     #[must_use]
     pub fn next_tick(&self, now: Timestamp) -> Option<Timestamp> {
-        self.policy.next_due(now)
+        [self.policy.next_due(now), self.predictor.next_due(now)].into_iter().flatten().min()
     }
 
     /// What the client is expected to ask next, for `prewarm predictions` and `explain`.
@@ -316,18 +351,13 @@ impl Decider {
         let key = ClientKey::from(client);
         self.predictor.learn(at, key, resource);
         self.predictor.predict(at, key, &mut self.predictions);
-        for prediction in &self.predictions {
-            if !self.policy.is_worth_a_look(prediction.worth) {
-                self.policy.pass_over(Refusal::Worthless);
-                continue;
-            }
-            self.ports.clear();
-            let known = self.history.get(prediction.resource).map(|known| {
-                self.ports.extend(known.ports.iter().map(|known| known.port));
-                view(known, &self.ports)
-            });
-            self.policy.propose(now, at, client, prediction, known);
+        // A client's budget goes to what is worth most.
+        self.predictions.sort_by(|a, b| b.worth.total_cmp(&a.worth));
+        let predictions = std::mem::take(&mut self.predictions);
+        for prediction in &predictions {
+            self.weigh(now, at, client, prediction);
         }
+        self.predictions = predictions;
     }
 
     /// A name that nobody remembers is nothing to predict.
@@ -342,7 +372,14 @@ impl Decider {
 
 /// What the policy wants to know of a name.
 fn view<'a>(known: &'a KnownName, ports: &'a [u16]) -> Known<'a> {
-    Known { name: &known.name, addresses: &known.addresses, fresh_until: known.fresh_until, rcode: known.rcode, ports }
+    Known {
+        name: &known.name,
+        addresses: &known.addresses,
+        fresh_until: known.fresh_until,
+        ttl: known.answered_at.map(|at| known.fresh_until.since(at)),
+        rcode: known.rcode,
+        ports,
+    }
 }
 
 /// What a handshake took, where the kernel tells of one.

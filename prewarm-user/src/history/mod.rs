@@ -349,7 +349,7 @@ impl History {
     fn connection(&mut self, at: Timestamp, client: IpAddr, connection: &Connection) -> Access {
         let Connection { socket, namespace, destination, phase } = *connection;
         if RESOLVERS.contains(&destination.port()) {
-            let opened = matches!(phase, Phase::Established { own: false, .. });
+            let opened = matches!(phase, Phase::Established { own: false, .. }) && self.namespaces.contains(&namespace);
             self.counters.encrypted_connects += u64::from(opened && destination.port() == ENCRYPTED);
             return Access::Nothing;
         }

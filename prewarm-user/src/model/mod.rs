@@ -11,6 +11,7 @@ mod origin;
 mod prediction;
 mod resource;
 mod timestamp;
+pub(crate) mod timing;
 
 pub use connection::{Connection, Phase};
 pub use intent::{Action, ActionKind, Intent, IntentId, Outcome, Verdict};
@@ -20,3 +21,4 @@ pub use origin::{Origin, OriginError};
 pub use prediction::Prediction;
 pub use resource::{ResourceHasher, ResourceId, ResourceMap};
 pub use timestamp::Timestamp;
+pub use timing::Timing;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::ResourceId;
+use super::{ResourceId, Timing};
 
 /// One candidate for what is accessed next.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -21,4 +21,6 @@ pub struct Prediction {
     pub expected_in: Duration,
     /// By when nine of ten of them have come.
     pub latest_in: Duration,
+    /// When the accesses come, if they come.
+    pub timing: Timing,
 }

@@ -11,10 +11,13 @@
 //! A server on this host asks others for its clients, and those questions leave by the interface that is watched,
 //! before the server tells of its client. While such a server writes, the host's own questions are held back for
 //! [`HOLD`]; those that it turns out to have passed on for a client are none of the host's own.
+//!
+//! Likewise a program connects long before a server tells what the address was the answer to. A connection to an
+//! address that no name is known for waits as long, with its end, for the answer that names it.
 
 use std::{collections::VecDeque, net::IpAddr, time::Duration};
 
-use crate::model::{Direction, Observation, ResourceId, Seen, Timestamp};
+use crate::model::{Connection, Direction, Observation, Phase, ResourceId, Seen, Timestamp};
 
 /// Questions within this time are one access.
 pub const WINDOW: Duration = Duration::from_secs(1);
@@ -24,8 +27,16 @@ pub const HOLD: Duration = Duration::from_millis(1500);
 const PASSED_ON_WITHIN: Duration = Duration::from_secs(5);
 /// Entries of the table; direct-mapped, so that it forgets instead of growing.
 const SLOTS: usize = 1 << 12;
-/// Questions held back at most; what is more counts at once.
+/// Questions and connections held back at most; what is more counts at once.
 const HELD: usize = 1024;
+
+/// What is known besides the observations.
+pub trait Around {
+    /// Whether a server on this host may tell of its clients.
+    fn is_resolver_here(&self) -> bool;
+    /// Whether a name is known for an address.
+    fn is_named(&self, now: Timestamp, client: IpAddr, address: IpAddr) -> bool;
+}
 
 /// Who tells.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -87,9 +98,14 @@ impl Merge {
         self.counters
     }
 
-    /// Takes an observation in and appends what is to be learnt from to `out`; `resolver` says whether a server on this
-    /// host tells of its clients.
-    pub fn take(&mut self, teller: Teller, mut observation: Observation, resolver: bool, out: &mut Vec<Observation>) {
+    /// Takes an observation in and appends what is to be learnt from to `out`; `around` says what is known besides.
+    pub fn take(
+        &mut self,
+        teller: Teller,
+        mut observation: Observation,
+        around: &impl Around,
+        out: &mut Vec<Observation>,
+    ) {
         if teller != Teller::Wire && self.is_own(observation.client) {
             // One host, one client: what it connects from is this address.
             observation.client = self.host;
@@ -102,10 +118,8 @@ impl Merge {
                     return;
                 }
                 let own = teller == Teller::Wire && direction == Direction::Egress && self.is_own(observation.client);
-                if own && resolver && self.held.len() < HELD {
-                    let due = observation.at + HOLD;
-                    self.held.push_back((due, observation));
-                    return;
+                if own && self.held.len() < HELD && around.is_resolver_here() {
+                    return self.hold(observation);
                 }
                 if teller != Teller::Wire {
                     self.passed_on(resource, observation.at);
@@ -119,6 +133,12 @@ impl Merge {
                     && self.last(*resource, observation.client, group(*qtype)).is_some_and(|slot| {
                         slot.teller != Teller::Library && near(slot.at, observation.at, WINDOW * 5)
                     }) => {}
+            Seen::Answer { addresses, .. } => {
+                let addresses = addresses.clone();
+                out.push(observation);
+                self.name(&addresses, out);
+            }
+            Seen::Connection(connection) if self.waits(&observation, connection, around) => self.hold(observation),
             _ => out.push(observation),
         }
     }
@@ -139,6 +159,51 @@ impl Merge {
         self.held.front().map(|(due, _)| *due)
     }
 
+    /// A client of a server on this host asked at `asked`, which may be the daemon itself: what has left this host for
+    /// the same name since then was asked on its behalf.
+    pub fn passed_on(&mut self, resource: ResourceId, asked: Timestamp) {
+        let before = self.held.len();
+        self.held.retain(|(_, held)| {
+            let same = matches!(&held.seen, Seen::Question { resource: of, .. } if *of == resource);
+            !(same && held.at + Duration::from_millis(50) >= asked && held.at < asked + PASSED_ON_WITHIN)
+        });
+        self.counters.passed_on += (before - self.held.len()) as u64;
+    }
+
+    fn hold(&mut self, observation: Observation) {
+        self.held.push_back((observation.at + HOLD, observation));
+    }
+
+    /// Whether a connection's name may still be told; its end follows its begin.
+    fn waits(&self, observation: &Observation, connection: &Connection, around: &impl Around) -> bool {
+        let of_this = |(_, held): &(_, Observation)| {
+            let Seen::Connection(held) = &held.seen else { return false };
+            held.socket == connection.socket
+        };
+        match connection.phase {
+            Phase::Established { own: false, .. } => {
+                self.held.len() < HELD
+                    && !around.is_named(observation.at, observation.client, connection.destination.ip().to_canonical())
+            }
+            Phase::Established { own: true, .. } | Phase::Carried => false,
+            Phase::Closed { .. } => self.held.iter().any(of_this),
+        }
+    }
+
+    /// What waited for one of these addresses to be named goes out.
+    fn name(&mut self, addresses: &[IpAddr], out: &mut Vec<Observation>) {
+        if self.held.is_empty() {
+            return;
+        }
+        let is_named = |held: &Observation| {
+            let Seen::Connection(held) = &held.seen else { return false };
+            addresses.contains(&held.destination.ip().to_canonical())
+        };
+        let (named, others) = self.held.drain(..).partition::<VecDeque<_>, _>(|(_, held)| is_named(held));
+        self.held = others;
+        out.extend(named.into_iter().map(|(_, held)| held));
+    }
+
     fn is_told(&self, teller: Teller, question: &Observation, resource: ResourceId, group: u16) -> bool {
         let Some(last) = self.last(resource, question.client, group) else { return false };
         match (teller, last.teller) {
@@ -147,17 +212,6 @@ impl Merge {
             (Teller::Wire, _) => near(last.at, question.at, WINDOW),
             _ => question.at < last.at + WINDOW,
         }
-    }
-
-    /// A client of a server on this host asked at `asked`, which may be the daemon itself: what has left this host for the
-    /// same name since then was asked on its behalf.
-    pub fn passed_on(&mut self, resource: ResourceId, asked: Timestamp) {
-        let before = self.held.len();
-        self.held.retain(|(_, held)| {
-            let same = matches!(&held.seen, Seen::Question { resource: of, .. } if *of == resource);
-            !(same && held.at + Duration::from_millis(50) >= asked && held.at < asked + PASSED_ON_WITHIN)
-        });
-        self.counters.passed_on += (before - self.held.len()) as u64;
     }
 
     fn last(&self, resource: ResourceId, client: IpAddr, group: u16) -> Option<Slot> {
@@ -214,6 +268,19 @@ mod tests {
     const HOST: &str = "192.0.2.1";
     const CLIENT: &str = "198.51.100.7";
 
+    /// A resolver or none; one address that has a name.
+    struct World(bool);
+
+    impl Around for World {
+        fn is_resolver_here(&self) -> bool {
+            self.0
+        }
+
+        fn is_named(&self, _: Timestamp, _: IpAddr, address: IpAddr) -> bool {
+            address == "203.0.113.1".parse::<IpAddr>().unwrap()
+        }
+    }
+
     fn merge() -> Merge {
         Merge::new(vec![HOST.parse().unwrap(), "127.0.0.1".parse().unwrap()], "127.0.0.1".parse().unwrap())
     }
@@ -239,7 +306,7 @@ mod tests {
     fn count(merge: &mut Merge, told: impl IntoIterator<Item = (Teller, Observation)>) -> usize {
         let mut out = Vec::new();
         for (teller, observation) in told {
-            merge.take(teller, observation, true, &mut out);
+            merge.take(teller, observation, &World(true), &mut out);
         }
         out.len()
     }
@@ -290,7 +357,7 @@ mod tests {
         assert_eq!(out, [outward(3, 2)], "nobody asked the server for it: it is the host's own");
         assert_eq!(merge.counters().passed_on, 1);
         // Where no server tells of clients, nothing waits.
-        merge.take(Teller::Wire, outward(5000, 3), false, &mut out);
+        merge.take(Teller::Wire, outward(5000, 3), &World(false), &mut out);
         assert_eq!(out.len(), 2);
     }
 
@@ -298,10 +365,10 @@ mod tests {
     fn this_host_is_one_client() {
         let mut merge = merge();
         let mut out = Vec::new();
-        merge.take(Teller::Wire, outward(0, 1), false, &mut out);
-        merge.take(Teller::Library, inward(0, "127.0.0.1", 1), false, &mut out);
-        merge.take(Teller::Server, inward(1, "127.0.0.1", 1), false, &mut out);
-        merge.take(Teller::Library, inward(2, "127.0.0.1", 2), false, &mut out);
+        merge.take(Teller::Wire, outward(0, 1), &World(false), &mut out);
+        merge.take(Teller::Library, inward(0, "127.0.0.1", 1), &World(false), &mut out);
+        merge.take(Teller::Server, inward(1, "127.0.0.1", 1), &World(false), &mut out);
+        merge.take(Teller::Library, inward(2, "127.0.0.1", 2), &World(false), &mut out);
         assert_eq!(out, [outward(0, 1), inward(2, HOST, 2)]);
     }
 
@@ -322,14 +389,58 @@ mod tests {
         };
         let mut merge = merge();
         let mut out = Vec::new();
-        merge.take(Teller::Wire, outward(0, 1), false, &mut out);
-        merge.take(Teller::Library, inward(0, "127.0.0.1", 1), false, &mut out);
-        merge.take(Teller::Library, answer(30, 1), false, &mut out);
-        merge.take(Teller::Library, inward(40, "127.0.0.1", 2), false, &mut out);
-        merge.take(Teller::Library, answer(50, 2), false, &mut out);
+        merge.take(Teller::Wire, outward(0, 1), &World(false), &mut out);
+        merge.take(Teller::Library, inward(0, "127.0.0.1", 1), &World(false), &mut out);
+        merge.take(Teller::Library, answer(30, 1), &World(false), &mut out);
+        merge.take(Teller::Library, inward(40, "127.0.0.1", 2), &World(false), &mut out);
+        merge.take(Teller::Library, answer(50, 2), &World(false), &mut out);
         let answers: Vec<_> = out.iter().filter(|seen| matches!(seen.seen, Seen::Answer { .. })).collect();
         assert_eq!(answers.len(), 1);
         assert_eq!(answers[0].at, at(50));
+    }
+
+    #[test]
+    fn a_connection_waits_for_its_name() {
+        let connection = |millis, socket, address: &str, phase| Observation {
+            at: at(millis),
+            client: HOST.parse().unwrap(),
+            seen: Seen::Connection(Connection {
+                socket,
+                namespace: 1,
+                destination: (address.parse::<IpAddr>().unwrap(), 443).into(),
+                phase,
+            }),
+        };
+        let begin = Phase::Established { round_trip: None, own: false };
+        let end = Phase::Closed { round_trip: HOLD, carried: true, sent: 1, received: 1 };
+        let mut merge = merge();
+        let mut out = Vec::new();
+        for (socket, address) in [(1, CLIENT), (2, "203.0.113.1"), (3, "203.0.113.9")] {
+            merge.take(Teller::Wire, connection(socket, socket, address, begin), &World(false), &mut out);
+            merge.take(Teller::Wire, connection(10 + socket, socket, address, end), &World(false), &mut out);
+        }
+        assert_eq!(out.len(), 2, "only the address with a name: {out:?}");
+        out.clear();
+        let mut answer = inward(5, "127.0.0.1", 1);
+        answer.seen = Seen::Answer {
+            resource: ResourceId(1),
+            name: None,
+            qtype: 1,
+            rcode: 0,
+            ttl: HOLD,
+            addresses: vec![CLIENT.parse().unwrap()],
+            service_binding: false,
+        };
+        merge.take(Teller::Server, answer, &World(false), &mut out);
+        let sockets = |out: &[Observation]| -> Vec<u64> {
+            out.iter()
+                .filter_map(|one| if let Seen::Connection(one) = &one.seen { Some(one.socket) } else { None })
+                .collect()
+        };
+        assert_eq!((out.len(), sockets(&out)), (3, vec![1, 1]), "behind the answer that names it, begin before end");
+        out.clear();
+        merge.release(at(3000), &mut out);
+        assert_eq!(sockets(&out), [3, 3], "nobody named it");
     }
 
     proptest! {
@@ -345,7 +456,7 @@ mod tests {
                 let client = [HOST, "127.0.0.1", CLIENT][usize::from(client)];
                 let direction = if outgoing { Direction::Egress } else { Direction::Ingress };
                 let teller = [Teller::Wire, Teller::Server, Teller::Library][usize::from(teller)];
-                merge.take(teller, asked(millis, client, resource, 1, direction), true, &mut out);
+                merge.take(teller, asked(millis, client, resource, 1, direction), &World(true), &mut out);
             }
             merge.release(at(100_000), &mut out);
             let counters = merge.counters();

@@ -11,4 +11,4 @@ pub mod message;
 pub mod recording;
 
 pub use capture::{Capture, CaptureError, ETHERNET, Frame};
-pub use merge::{HOLD, Merge, MergeCounters, Teller, WINDOW};
+pub use merge::{Around, HOLD, Merge, MergeCounters, Teller, WINDOW};

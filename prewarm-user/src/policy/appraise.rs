@@ -55,7 +55,7 @@ impl Policy {
                 action: self.action(key, known.name),
                 saved_ms,
                 cost_ms,
-                value_ms: self.value_ms(prediction.worth, key),
+                value_ms: self.value_ms(self.times(now, now, prediction, known, key).1, key),
                 break_even: cost_ms / (saved_ms + cost_ms),
                 verdict: verdict(key),
             }

@@ -14,6 +14,8 @@ pub struct Known<'a> {
     pub addresses: &'a [IpAddr],
     /// Until when that answer may be kept.
     pub fresh_until: Timestamp,
+    /// How long it could be kept when it came; none where none came.
+    pub ttl: Option<Duration>,
     /// The response code of the last answer.
     pub rcode: u8,
     /// Ports that programs connected to, most used first.
@@ -23,17 +25,20 @@ pub struct Known<'a> {
 /// An action as it would be queued.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Draft {
+    /// The probability of its use.
+    pub(super) worth: f64,
     /// What it is worth, in milliseconds.
     pub(super) value: f64,
     pub(super) start: Timestamp,
     pub(super) deadline: Timestamp,
 }
 
-/// A prediction whose accesses begin later than this waits.
-const AT_ONCE: Duration = Duration::from_secs(2);
+/// How long a name's answer is taken to be kept until one was seen.
+const TTL: Duration = Duration::from_secs(60);
 /// Caches count whole seconds: one that is asked earlier still answers from what it has, and renews nothing.
 const EXPIRY_SLACK: Duration = Duration::from_secs(1);
-/// For how long behind its last expected access a warm request is taken to last.
+/// How long a warm request is taken to last: what a far cache keeps is not ours to know, and what was asked ahead in vain
+/// may be asked again soon.
 const WARM_HOLD: Duration = Duration::from_secs(2);
 
 impl Policy {
@@ -126,8 +131,7 @@ impl Policy {
         known: Known<'_>,
         key: Key,
     ) -> Result<(), Refusal> {
-        let Draft { value, start, deadline, .. } = self.draft(now, cause, prediction, known, key)?;
-        let p = prediction.worth.clamp(0.0, 1.0);
+        let Draft { worth: p, value, start, deadline } = self.draft(now, cause, prediction, known, key)?;
         if let Some(waiting) = self.queue.find(key) {
             // The latest word counts where it changes something; moving what waits costs more than looking at it.
             let same = value <= 1.25 * waiting.value
@@ -175,15 +179,15 @@ impl Policy {
         if !on {
             return Err(Refusal::Off);
         }
-        let value = self.value_ms(prediction.worth, key);
+        let (start, worth, deadline) = self.times(now, cause, prediction, known, key);
+        let value = self.value_ms(worth, key);
         if value.is_nan() || value <= 0.0 {
             return Err(Refusal::Worthless);
         }
-        let (start, deadline) = self.times(now, cause, prediction, known, key, self.saved_ms(key));
         if self.open.end(key).is_some_and(|end| end > start) {
             return Err(Refusal::Duplicate);
         }
-        Ok(Draft { value, start, deadline })
+        Ok(Draft { worth, value, start, deadline })
     }
 
     /// What an action is worth in milliseconds: what it saves where it is used, less what it costs where it is not.
@@ -242,30 +246,30 @@ impl Policy {
         }
     }
 
-    /// When to begin, and until when it is of use: far predictions wait until shortly before their first accesses, and a
-    /// name that a cache still holds is not looked up before it lets go of it, because that would renew nothing.
-    fn times(
+    /// When to begin, the worth of that, and until when it is of use. What lasts is begun at once: waiting costs more
+    /// uses than it saves time (`docs/prediction.md`); what lasts a moment waits for its moment. And a name that a cache
+    /// still holds is not looked up before it lets go of it, because that would renew nothing.
+    pub(super) fn times(
         &self,
         now: Timestamp,
         cause: Timestamp,
         prediction: &Prediction,
         known: Known<'_>,
         key: Key,
-        saved_ms: f64,
-    ) -> (Timestamp, Timestamp) {
+    ) -> (Timestamp, f64, Timestamp) {
         // Twice what it takes: measured round trips vary, and being late loses all of it.
-        let lead = Duration::from_secs_f64((2.0 * saved_ms / 1000.0).clamp(0.05, 5.0));
-        let mut start = now;
-        if prediction.earliest_in > AT_ONCE {
-            start = start.max(cause + prediction.earliest_in.saturating_sub(lead));
-        }
+        let lead = Duration::from_secs_f64((2.0 * self.saved_ms(key) / 1000.0).clamp(0.05, 5.0));
+        let hold = match key.kind {
+            ActionKind::Resolve => known.ttl.filter(|ttl| !ttl.is_zero()).unwrap_or(TTL),
+            ActionKind::Lease => Duration::from_secs_f64(self.settings.hold_seconds),
+            ActionKind::Warm => WARM_HOLD,
+        };
+        let (wait, share) = prediction.timing.plan(lead, hold);
+        let mut start = now.max(cause + wait);
         if key.kind == ActionKind::Resolve && known.fresh_until > start {
             start = known.fresh_until + EXPIRY_SLACK;
         }
-        // What a far cache keeps is not ours to know; what was asked ahead in vain may be asked again soon.
-        let hold =
-            if key.kind == ActionKind::Warm { WARM_HOLD } else { Duration::from_secs_f64(self.settings.hold_seconds) };
-        (start, start.max(cause + prediction.latest_in) + hold)
+        (start, prediction.worth.clamp(0.0, 1.0) * f64::from(share), start + lead + hold)
     }
 
     /// Takes one from the client's budget.

@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 use proptest::prelude::*;
 
 use super::*;
-use crate::model::{Name, Prediction};
+use crate::model::{Name, Prediction, Timing};
 
 const CLIENT: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 168, 1, 7));
 const PUBLIC: [IpAddr; 1] = [IpAddr::V4(Ipv4Addr::new(8, 8, 8, 8))];
@@ -33,11 +33,12 @@ fn soon(n: u64, probability: f64) -> Prediction {
         earliest_in: Duration::from_millis(100),
         expected_in: Duration::from_millis(300),
         latest_in: Duration::from_secs(1),
+        timing: Timing::at(0.5),
     }
 }
 
 fn known<'a>(name: &'a Name, ports: &'a [u16]) -> Known<'a> {
-    Known { name, addresses: &PUBLIC, fresh_until: Timestamp::ZERO, rcode: 0, ports }
+    Known { name, addresses: &PUBLIC, fresh_until: Timestamp::ZERO, ttl: None, rcode: 0, ports }
 }
 
 /// Proposes and takes what is due, by kind.
@@ -154,22 +155,39 @@ fn one_good_address_is_enough() {
 }
 
 #[test]
-fn a_far_prediction_waits_for_its_time() {
-    let mut policy = policy(|s| s.lease = false);
-    let far = Prediction {
-        earliest_in: Duration::from_secs(30),
-        expected_in: Duration::from_secs(40),
-        latest_in: Duration::from_secs(50),
-        ..soon(1, 0.9)
-    };
-    assert!(propose(&mut policy, 0, &far, known(&name(1), &[])).is_empty());
+fn what_lasts_is_made_at_once_and_what_lasts_a_moment_in_time() {
+    let far = Prediction { timing: Timing::at(40.0), ..soon(1, 0.9) };
+    let name = name(1);
+    let known = known(&name, &[443]);
+    let mut policy_at_once = policy(|s| s.resolve = false);
+    assert_eq!(propose(&mut policy_at_once, 0, &far, known), [ActionKind::Lease]);
+
+    let mut policy = policy(|s| (s.resolve, s.hold_seconds, s.cost.lease_ms) = (false, 2.0, 1.0));
+    assert!(propose(&mut policy, 0, &far, known).is_empty(), "it would be closed long before it is used");
     let next = policy.next_due(at(0)).unwrap();
-    assert!(next > at(29_000) && next < at(30_000), "{next:?}");
-    assert!(due(&mut policy, 29_000).is_empty());
-    let started = due(&mut policy, 30_000);
+    assert!(next > at(27_000) && next < at(60_000), "{next:?}");
+    assert!(due(&mut policy, next.as_nanos() / 1_000_000 - 1).is_empty());
+    let started = due(&mut policy, next.as_nanos() / 1_000_000 + 1);
     assert_eq!(started.len(), 1);
-    assert!(started[0].deadline >= at(50_000));
+    // Of the accesses between 30 and 60 s only those within two seconds find it.
+    assert!((0.05..0.07).contains(&started[0].probability), "{:?}", started[0]);
+    assert_eq!(
+        started[0].deadline,
+        started[0].start + Duration::from_millis(2080),
+        "twice the round trip, and the hold"
+    );
     assert_eq!(policy.pending().len(), 1);
+}
+
+#[test]
+fn a_name_is_held_as_long_as_its_answers_last() {
+    let name = name(1);
+    let far = Prediction { timing: Timing::at(40.0), ..soon(1, 0.9) };
+    for (ttl, at_once) in [(None, true), (Some(300), true), (Some(2), false)] {
+        let mut policy = policy(|s| s.lease = false);
+        let known = Known { ttl: ttl.map(Duration::from_secs), ..known(&name, &[]) };
+        assert_eq!(propose(&mut policy, 0, &far, known).len(), usize::from(at_once), "{ttl:?}");
+    }
 }
 
 #[test]

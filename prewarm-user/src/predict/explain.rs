@@ -13,7 +13,7 @@ use super::{
     lags, network,
     resources::Ref,
 };
-use crate::model::{ResourceId, Timestamp};
+use crate::model::{ResourceId, Timestamp, Timing};
 
 /// Why a client's candidates stand where they stand.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
@@ -52,6 +52,9 @@ pub struct Reason {
     pub worth: f64,
     /// When a tenth, a half and nine tenths of the accesses that come have come, in seconds.
     pub quantiles_seconds: [f64; 3],
+    /// When they come.
+    #[serde(skip)]
+    pub timing: Timing,
     /// The contexts that know it, the last access's first.
     pub votes: Vec<Vote>,
     /// What the judgement turned on: by how much the logit of the probability would be lower without it, most first.
@@ -196,14 +199,14 @@ impl Mixture {
             self.gathering.include(wanted, &view);
         }
         let base = self.gathering.base();
-        let start = network::sums(base);
+        let start = self.network.sums(base);
         let reason = |(place, candidate): (usize, &Candidate)| {
-            let logits = network::judge(&candidate.features, candidate.touched, base, &start);
+            let logits = self.network.judge(&candidate.features, candidate.touched, base, &start);
             let soon = &self.soon[usize::from(candidate.cold)];
             let mut effects: Vec<Effect> = (0..network::GROUPS)
                 .filter(|group| candidate.touched >> group & 1 == 1)
                 .map(|group| {
-                    let rest = network::judge(&candidate.features, candidate.touched & !(1 << group), base, &start);
+                    let rest = self.network.judge(&candidate.features, candidate.touched & !(1 << group), base, &start);
                     Effect { of: GROUPS[group], logit: f64::from(logits.soon - rest.soon) }
                 })
                 .collect();
@@ -219,6 +222,7 @@ impl Mixture {
                 worth: f64::from(squash(logits.worth)),
                 quantiles_seconds: lags::quantiles(&candidate.lags, candidate.elapsed, [0.1, 0.5, 0.9])
                     .map(|time| time.as_secs_f64()),
+                timing: Timing::new(&candidate.lags, candidate.elapsed),
                 votes: self.votes(candidate.resource, &view),
                 effects,
                 rhythm: rhythm(known.count, now - known.last, known.rhythm.pace, known.rhythm.spread),

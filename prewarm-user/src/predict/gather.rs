@@ -194,7 +194,8 @@ impl Gathering {
             let Some((node, past)) = view.arcs.get(handle).and_then(occurred) else { continue };
             for arc in node.arcs().filter(|arc| arc.to != last.resource) {
                 let [before, worth, near] = lags::masses(arc.lags, &shares);
-                let trials = (past - before).max(1.0);
+                // What has not come in its time speaks against it: half of the trials stay at least.
+                let trials = (past - before).max(past * 0.5).max(1.0);
                 if context == 0 {
                     self.flow += worth / trials;
                 }

@@ -7,8 +7,11 @@
 //! `network` judges them, `correction` makes what is said come true as often as is said. A context seen too rarely says
 //! little, so the judgement falls back to the shorter one: the escape of PPM.
 
+use std::time::Duration;
+
 use super::{
-    ClientKey, Explanation, Follower, Outlook, Predictor, Timing,
+    ClientKey, Due, Explanation, Follower, Outlook, Predictor,
+    agenda::{Agenda, Appointment},
     arcs::{self, Arcs, Handle, NOWHERE, Node},
     correction::Correction,
     features::{EARLIER, Features, LAST, squash},
@@ -16,14 +19,15 @@ use super::{
     habits::{Habit, Habits},
     host::{Host, Latest},
     lags,
-    network::{self, Logits},
+    network::{self, Logits, Network},
     recent::{BURST, CONTEXTS, Recent, Step},
     resources::{Ledger, Ref, Resource, Resources},
+    seasons::{self, Season, Seasons},
     trials::{NONE, Trials},
 };
 use crate::{
     config::PredictSettings,
-    model::{Prediction, ResourceId, Timestamp},
+    model::{Prediction, ResourceId, Timestamp, Timing},
 };
 
 /// Seconds for which what was accessed stays ready by itself.
@@ -33,6 +37,15 @@ const LEADING: usize = 10;
 const TRIALS: usize = 16;
 /// What leads has at least this logit in the counts.
 const LEADS: f32 = -2.2;
+/// Candidates of one event that the network learns from: the best cold ones.
+const LESSONS: usize = 6;
+/// Lessons learnt at one event at most: what is more waits, so that no event pays for a minute.
+const LESSONS_LEARNT: usize = 5;
+/// A use this many seconds, and this many further accesses of the client, later is worth a third.
+const PATIENCE: f32 = 60.0;
+const PATIENCE_ACCESSES: f32 = 20.0;
+/// Appointments told at once at most; what is more is not told.
+pub(super) const APPOINTMENTS: usize = 64;
 /// Trials after which a ledger halves: a resource's, and that of all.
 const LEDGERS: [f32; 2] = [100.0, 1000.0];
 
@@ -43,6 +56,20 @@ struct Said {
     hoped: Option<f32>,
     logits: Logits,
     cold: bool,
+}
+
+/// What is kept of a candidate until the network can learn from it.
+#[derive(Clone, Copy, Debug)]
+struct Lesson {
+    sketch: network::Sketch,
+    /// Whether a later moment was better: a threshold takes a candidate when it is passed for the first time, so only
+    /// how the best moments turn out matters.
+    beaten: bool,
+    /// The logit of its worth.
+    worth: f32,
+    client: ClientKey,
+    /// Accesses of the client until then, later until the use.
+    accesses: u32,
 }
 
 /// A candidate that was judged.
@@ -59,16 +86,23 @@ struct Judged {
 /// The model.
 #[derive(Debug)]
 pub struct Mixture {
-    horizon: f32,
+    pub(super) horizon: f32,
     pub(super) lead: f32,
     limit: usize,
-    floor: f64,
+    pub(super) floor: f64,
     pub(super) arcs: Arcs,
     pub(super) resources: Resources,
     pub(super) recent: Recent,
     pub(super) habits: Habits,
     pub(super) host: Host,
     trials: Trials<Said>,
+    lessons: Trials<Lesson>,
+    pub(super) agenda: Agenda,
+    pub(super) seasons: Seasons,
+    /// Local seconds since 1970 when the clock began, if that was told.
+    wall: Option<f64>,
+    pub(super) appointments: Vec<Appointment>,
+    pub(super) network: Network,
     pub(super) ledger: Ledger,
     /// For warm candidates and for cold ones.
     pub(super) soon: [Correction; 2],
@@ -89,9 +123,11 @@ pub(super) struct Learnt<'a> {
     pub(super) ledger: &'a Ledger,
     pub(super) soon: &'a [Correction; 2],
     pub(super) worth: &'a Correction,
+    pub(super) network: &'a Network,
     pub(super) resources: &'a [Resource],
     pub(super) nodes: &'a [Node],
     pub(super) habits: &'a [Habit],
+    pub(super) seasons: &'a [Season],
 }
 
 /// The same, to be filled.
@@ -100,15 +136,21 @@ pub(super) struct LearntMut<'a> {
     pub(super) ledger: &'a mut Ledger,
     pub(super) soon: &'a mut [Correction; 2],
     pub(super) worth: &'a mut Correction,
+    pub(super) network: &'a mut Network,
     pub(super) resources: &'a mut [Resource],
     pub(super) nodes: &'a mut [Node],
     pub(super) habits: &'a mut [Habit],
+    pub(super) seasons: &'a mut [Season],
 }
 
 /// Bytes that do not depend on the memory set.
 const FIXED: usize = Gathering::BYTES
     + Host::BYTES
     + crate::predict::gather::CANDIDATES * (size_of::<Judged>() + size_of::<Outlook>())
+    + Network::BYTES
+    + Agenda::BYTES
+    + Seasons::BYTES
+    + APPOINTMENTS * size_of::<Appointment>()
     + size_of::<Mixture>();
 
 impl Mixture {
@@ -123,12 +165,18 @@ impl Mixture {
             lead: (settings.lead_ms / 1000.0) as f32,
             limit: settings.candidates as usize,
             floor: settings.floor,
-            arcs: Arcs::new(share(68, arcs::BYTES_EACH)),
+            arcs: Arcs::new(share(64, arcs::BYTES_EACH)),
             resources: Resources::new(share(12, Resources::BYTES_EACH)),
             recent: Recent::new(share(8, Recent::BYTES_EACH).min(4096)),
             habits: Habits::new(share(4, Habits::BYTES_EACH)),
             host: Host::new(),
             trials: Trials::new(share(6, Trials::<Said>::BYTES_EACH).min(1 << 16)),
+            lessons: Trials::new(share(4, Trials::<Lesson>::BYTES_EACH).min(1 << 16)),
+            agenda: Agenda::new(),
+            seasons: Seasons::new(),
+            wall: None,
+            appointments: Vec::with_capacity(APPOINTMENTS),
+            network: Network::new(),
             ledger: Ledger::default(),
             soon: [Correction::new(), Correction::new()],
             worth: Correction::new(),
@@ -141,11 +189,16 @@ impl Mixture {
     }
 
     /// Time never runs backwards in here.
-    fn advance(&mut self, now: Timestamp) -> f64 {
+    pub(super) fn advance(&mut self, now: Timestamp) -> f64 {
         let clock = seconds(now);
         self.offset.get_or_insert(self.now - clock);
         self.now = self.time(now);
         self.now
+    }
+
+    /// Local seconds since 1970, if they are known.
+    pub(super) fn local(&self, now: Timestamp) -> Option<f64> {
+        self.wall.map(|wall| wall + seconds(now))
     }
 
     /// A time in the seconds of this model, never before the latest one.
@@ -159,9 +212,11 @@ impl Mixture {
             ledger: &self.ledger,
             soon: &self.soon,
             worth: &self.worth,
+            network: &self.network,
             resources: &self.resources.places,
             nodes: &self.arcs.nodes,
             habits: &self.habits.places,
+            seasons: &self.seasons.places,
         }
     }
 
@@ -170,9 +225,11 @@ impl Mixture {
             ledger: &mut self.ledger,
             soon: &mut self.soon,
             worth: &mut self.worth,
+            network: &mut self.network,
             resources: &mut self.resources.places,
             nodes: &mut self.arcs.nodes,
             habits: &mut self.habits.places,
+            seasons: &mut self.seasons.places,
         }
     }
 
@@ -199,6 +256,28 @@ impl Mixture {
         }
     }
 
+    /// The network learns from lessons whose truth is known; with an access only, so that asking twice says the same.
+    fn learn_lessons(&mut self) {
+        let mut learnt = 0;
+        while learnt < LESSONS_LEARNT
+            && let Some(trial) = self.lessons.pop(self.now - f64::from(lags::WINDOW))
+        {
+            let lesson = trial.said;
+            if lesson.beaten {
+                continue;
+            }
+            learnt += 1;
+            // A use counts the less the later it comes.
+            let worth = match trial.lag() {
+                Some(lag) if (self.lead..lags::WINDOW).contains(&lag) => {
+                    (-lag / PATIENCE - lesson.accesses as f32 / PATIENCE_ACCESSES).exp()
+                }
+                _ => 0.0,
+            };
+            self.network.learn(&lesson.sketch, worth);
+        }
+    }
+
     /// Gathers and judges the candidates for what the client does next, best worth first, and puts them to the trial.
     fn judge(&mut self, client: ClientKey) {
         self.judged.clear();
@@ -215,12 +294,31 @@ impl Mixture {
             ledger: &self.ledger,
         });
         let (candidates, base) = (&self.gathering.candidates, self.gathering.base());
-        let start = network::sums(base);
+        let start = self.network.sums(base);
         self.judged.extend((0u8..).zip(candidates).map(|(place, candidate)| {
-            let logits = network::judge(&candidate.features, candidate.touched, base, &start);
+            let logits = self.network.judge(&candidate.features, candidate.touched, base, &start);
             Judged { place, logits, counts: counts(candidate), order: order(logits.worth, candidate.resource) }
         }));
         self.judged.sort_unstable_by_key(|judged| judged.order);
+    }
+
+    /// Keeps the best cold candidates until it is known what they were worth.
+    fn take_lessons(&mut self, client: ClientKey) {
+        let accesses = self.recent.get(client).map_or(0, |burst| burst.count);
+        let candidates = &self.gathering.candidates;
+        let cold = self.judged.iter().filter(|judged| candidates[usize::from(judged.place)].cold);
+        for judged in cold.take(LESSONS) {
+            let candidate = &candidates[usize::from(judged.place)];
+            let Some(resource) = self.resources.get_mut(candidate.resource) else { continue };
+            let worth = judged.logits.worth;
+            let before = self.lessons.beat(resource.lesson, candidate.resource, self.now, |lesson| {
+                lesson.beaten = lesson.worth < worth;
+                lesson.beaten
+            });
+            let sketch = network::sketch(&candidate.features);
+            let lesson = Lesson { sketch, beaten: false, worth, client, accesses };
+            resource.lesson = self.lessons.push(self.now, candidate.resource, before, lesson).unwrap_or(before);
+        }
     }
 
     /// Remembers what is said of the foremost candidates until it is known whether it came true.
@@ -266,13 +364,27 @@ impl Mixture {
     }
 
     /// The tables learn that a client accessed a resource: its rhythm, the client's habit, the host's.
-    fn note(&mut self, at: Ref, client: u32) -> bool {
+    fn note(&mut self, at: Ref, client: ClientKey, local: Option<f64>) -> bool {
         let now = self.now;
         self.host.advance(now);
-        let gap = self.habits.accessed(client, at, now);
+        let gap = self.habits.accessed(number(client), at, now);
+        if let Some(gap) = gap {
+            self.agenda.accessed(client, at, now, gap, self.horizon);
+        }
         let Some(resource) = self.resources.get_mut(at) else { return false };
-        self.trials.hit(resource.trial, at, now);
-        resource.trial = NONE;
+        if resource.count > 0 && now - resource.last >= seasons::SILENCE {
+            if let Some(local) = local {
+                self.seasons.accessed(client, at, local, now - f64::from(resource.began), self.horizon);
+            }
+            resource.began = now as u32;
+        }
+        self.trials.hit(resource.trial, at, now, |_| ());
+        let recent = &self.recent;
+        self.lessons.hit(resource.lesson, at, now, |lesson| {
+            let accesses = recent.get(lesson.client).map_or(lesson.accesses, |burst| burst.count);
+            lesson.accesses = accesses.saturating_sub(lesson.accesses);
+        });
+        (resource.trial, resource.lesson) = (NONE, NONE);
         let new = resource.count == 0;
         resource.accessed(now, gap);
         if resource.kept_until <= now {
@@ -311,11 +423,13 @@ pub(super) fn number(client: ClientKey) -> u32 {
 
 impl Predictor for Mixture {
     fn learn(&mut self, now: Timestamp, client: ClientKey, resource: ResourceId) {
+        let local = self.local(now);
         let now = self.advance(now);
         self.settle();
+        self.learn_lessons();
         let seconds = now as u32;
         let at = self.resources.intern(resource, now);
-        let new = self.note(at, number(client));
+        let new = self.note(at, client, local);
         let burst = self.recent.get_mut(client);
         burst.begin(now, f64::from(lags::WINDOW), new);
         // Whatever was accessed since this resource's last access is followed by it now.
@@ -363,12 +477,14 @@ impl Predictor for Mixture {
         self.settle();
         self.judge(client);
         self.try_out();
+        self.take_lessons(client);
         for judged in &self.judged {
             let candidate = &self.gathering.candidates[usize::from(judged.place)];
             let soon = &self.soon[usize::from(candidate.cold)];
             let probability = f64::from(soon.probability(judged.logits.soon)).clamp(0.0, 1.0);
             let Some(resource) = self.resources.id(candidate.resource) else { continue };
             let worth = squash(judged.logits.worth);
+            let timing = Timing::new(&candidate.lags, candidate.elapsed);
             if probability.max(worth.into()) >= self.floor {
                 let [earliest_in, expected_in, latest_in] =
                     lags::quantiles(&candidate.lags, candidate.elapsed, [0.1, 0.5, 0.9]);
@@ -379,9 +495,9 @@ impl Predictor for Mixture {
                     earliest_in,
                     expected_in,
                     latest_in,
+                    timing,
                 });
             }
-            let timing = Timing::new(&candidate.lags, candidate.elapsed);
             self.outlooks.push(Outlook { resource, worth, timing });
         }
         out.sort_by(|a, b| b.probability.total_cmp(&a.probability).then(a.resource.cmp(&b.resource)));
@@ -400,6 +516,18 @@ impl Predictor for Mixture {
         resource: Option<ResourceId>,
     ) -> Explanation {
         self.reasons(now, client, last, resource)
+    }
+
+    fn set_wall_clock(&mut self, since_1970: Duration, utc_offset_seconds: i32) {
+        self.wall = Some(since_1970.as_secs_f64() + f64::from(utc_offset_seconds));
+    }
+
+    fn due(&mut self, now: Timestamp, out: &mut Vec<Due>) {
+        self.tell_due(now, out);
+    }
+
+    fn next_due(&self, now: Timestamp) -> Option<Timestamp> {
+        self.next_appointment(now)
     }
 
     fn followers(&self, resource: ResourceId) -> Vec<Follower> {
@@ -421,7 +549,35 @@ impl Predictor for Mixture {
             + self.recent.bytes()
             + self.habits.bytes()
             + self.trials.bytes()
+            + self.lessons.bytes()
     }
 }
 
 const _: () = assert!(BURST >= ASKED);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn documented_bytes() {
+        // Said in docs/prediction.md.
+        let bytes = [
+            arcs::BYTES_EACH,
+            Resources::BYTES_EACH,
+            Recent::BYTES_EACH,
+            Trials::<Said>::BYTES_EACH,
+            Trials::<Lesson>::BYTES_EACH,
+            Habits::BYTES_EACH,
+            Agenda::BYTES / 2048,
+            Seasons::BYTES / 1024,
+        ];
+        assert_eq!(bytes, [384, 88, 560, 48, 144, 24, 48, 64]);
+        let model = Mixture::new(&PredictSettings::default());
+        assert!(model.bytes() <= 32 << 20, "{}", model.bytes());
+        assert_eq!(
+            (model.arcs.nodes.len(), model.resources.places.len(), model.habits.places.len()),
+            (55_384, 45_312, 55_384)
+        );
+    }
+}

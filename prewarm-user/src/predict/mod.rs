@@ -4,8 +4,10 @@
 //! accesses within the horizon. Never here: a clock, names (a resource is a number), growth (all memory is set aside at
 //! the start), or a training phase: the model predicts before it learns, event by event.
 
+mod agenda;
 mod arcs;
 mod correction;
+mod due;
 mod explain;
 mod fake;
 mod features;
@@ -18,23 +20,26 @@ mod mixture;
 mod network;
 mod recent;
 mod resources;
+mod seasons;
 mod sequences;
 mod snapshot;
 mod trials;
 mod weights;
 
-use std::{net::IpAddr, time::Duration};
+use std::{
+    net::{IpAddr, Ipv6Addr},
+    time::Duration,
+};
 
 pub use explain::{Effect, Explanation, Heard, Order, Reason, Rhythm, Vote};
 pub use fake::Scripted;
 pub use features::{FEATURES, Features};
 pub use followers::Follower;
-pub use lags::Timing;
 pub use mixture::Mixture;
 pub use sequences::Sequences;
 pub use snapshot::SnapshotError;
 
-use crate::model::{Prediction, ResourceId, Timestamp};
+use crate::model::{Prediction, ResourceId, Timestamp, Timing};
 
 /// Whose accesses form one sequence: a client's address, or a number of a trace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -46,6 +51,14 @@ impl From<IpAddr> for ClientKey {
             IpAddr::V4(address) => Self(address.to_ipv6_mapped().to_bits()),
             IpAddr::V6(address) => Self(address.to_bits()),
         }
+    }
+}
+
+impl ClientKey {
+    /// The address, if it is one's.
+    #[must_use]
+    pub fn address(self) -> IpAddr {
+        IpAddr::V6(Ipv6Addr::from_bits(self.0)).to_canonical()
     }
 }
 
@@ -61,19 +74,13 @@ pub struct Outlook {
     pub timing: Timing,
 }
 
-/// Copies that last for less are made when most accesses find them, others at once: measured by `bench predict --timing`.
-const SHORT: Duration = Duration::from_secs(5);
-
-impl Outlook {
-    /// How to make a copy ready that takes `lead` and lasts for `hold`: how long to wait, and what it is worth then.
-    #[must_use]
-    pub fn plan(&self, lead: Duration, hold: Duration) -> (Duration, f32) {
-        if hold >= SHORT {
-            return (Duration::ZERO, self.worth);
-        }
-        let (start, share) = self.timing.best_start(lead, hold);
-        (start, self.worth * share)
-    }
+/// Something that is due by the clock, though no access announces it.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Due {
+    /// Who is expected to access it.
+    pub client: ClientKey,
+    /// What, how probably, and when.
+    pub prediction: Prediction,
 }
 
 /// An online predictor.
@@ -104,6 +111,22 @@ pub trait Predictor: std::fmt::Debug + Send {
         Explanation::default()
     }
 
+    /// Tells the time on the wall: how long after the beginning of 1970 (UTC) the monotonic clock began, and by how many
+    /// seconds local time is ahead of UTC. To be told at the start and when either is changed. Until then times of day
+    /// and days of the week are not used.
+    fn set_wall_clock(&mut self, _since_1970: Duration, _utc_offset_seconds: i32) {}
+
+    /// Replaces `out` with what is due by its own rhythm or the time of day, though no access announces it: each is told
+    /// once, shortly before its time. Wanted at [`Self::next_due`], and about once a second does no harm.
+    fn due(&mut self, _now: Timestamp, out: &mut Vec<Due>) {
+        out.clear();
+    }
+
+    /// When [`Self::due`] is wanted next, as far as is known now.
+    fn next_due(&self, _now: Timestamp) -> Option<Timestamp> {
+        None
+    }
+
     /// What followed a resource so far, whoever accessed it, most often first; empty if the predictor can't tell.
     fn followers(&self, _resource: ResourceId) -> Vec<Follower> {
         Vec::new()
@@ -126,3 +149,7 @@ pub trait Predictor: std::fmt::Debug + Send {
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tests_by_the_clock;
+#[cfg(test)]
+mod tests_properties;

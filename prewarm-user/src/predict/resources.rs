@@ -27,8 +27,12 @@ pub(super) struct Resource {
     pub(super) last: f64,
     /// Until when the copy fetched at a past access would be kept, in seconds: whether it is cold.
     pub(super) kept_until: f64,
+    /// When the last long silence about it ended, in seconds.
+    pub(super) began: u32,
     /// The newest trial about it.
     pub(super) trial: u32,
+    /// The newest lesson about it.
+    pub(super) lesson: u32,
     /// Accesses, up to 65535.
     pub(super) count: u16,
     /// Its rhythm.
@@ -148,21 +152,23 @@ impl Record for Ledger {
 impl Record for Resource {
     fn put(&self, to: &mut Bytes<'_>) {
         let rhythm = &self.rhythm;
-        to.put(&self.id.0).put(&[self.last, self.kept_until]).put(&[self.count, self.generation]);
+        to.put(&self.id.0).put(&[self.last, self.kept_until]).put(&self.began).put(&[self.count, self.generation]);
         to.put(&[rhythm.pace, rhythm.spread, rhythm.short, rhythm.middling, rhythm.cold_pace]);
         to.put(&[rhythm.gaps, rhythm.fetched, rhythm.renewed]).put(&self.ledger);
     }
 
     fn take(from: &mut Source<'_>) -> Self {
-        let (id, [last, kept_until], [count, generation]) = (from.take(), from.take(), from.take());
+        let (id, [last, kept_until], began, [count, generation]) = (from.take(), from.take(), from.take(), from.take());
         let [pace, spread, short, middling, cold_pace] = from.take();
         let [gaps, fetched, renewed] = from.take();
         Self {
             id: ResourceId(id),
             last,
             kept_until,
+            began,
             // Trials do not outlive a restart.
             trial: NONE,
+            lesson: NONE,
             count,
             rhythm: Rhythm { pace, spread, short, middling, gaps, fetched, renewed, cold_pace },
             ledger: from.take(),
@@ -192,7 +198,9 @@ impl Resources {
             id: ResourceId(0),
             last: 0.0,
             kept_until: 0.0,
+            began: 0,
             trial: NONE,
+            lesson: NONE,
             count: 0,
             rhythm: Rhythm::default(),
             ledger: Ledger::default(),
@@ -249,7 +257,9 @@ impl Resources {
             id,
             last: now,
             kept_until: f64::NEG_INFINITY,
+            began: now as u32,
             trial: NONE,
+            lesson: NONE,
             count: 0,
             rhythm: Rhythm::default(),
             ledger: Ledger::default(),

@@ -2,7 +2,7 @@
 //!
 //! Comes in: a model, or bytes written before. Goes out: bytes, or a model that goes on where the other stopped. Never
 //! here: files; who calls writes beside the old one and renames. What is kept is what was learnt: contexts, resources,
-//! habits, ledgers, corrections. Bursts and open trials are a minute's matter and begin anew. Bytes that are not whole,
+//! habits, seasons, ledgers, corrections, the network's lessons. Bursts and open trials are a minute's matter and begin anew. Bytes that are not whole,
 //! of another version or for another size of tables are refused, and the caller begins with an empty model.
 
 use std::io::{self, Read, Write};
@@ -13,12 +13,13 @@ use super::{
     correction::Correction,
     habits::Habit,
     resources::{Ledger, Resource},
+    seasons::Season,
 };
 use crate::config::PredictSettings;
 
 const MAGIC: [u8; 8] = *b"prewarmP";
 /// Of the form below; another one is not read.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 /// Why bytes are no model.
 #[derive(Debug, thiserror::Error)]
@@ -138,9 +139,11 @@ impl Mixture {
         let mut bytes = Bytes(&mut content);
         let state = self.learnt();
         bytes.put(&state.now).put(state.ledger).put(&state.soon[0]).put(&state.soon[1]).put(state.worth);
+        bytes.put(state.network);
         bytes.table::<Resource>(state.resources);
         bytes.table::<Node>(state.nodes);
         bytes.table::<Habit>(state.habits);
+        bytes.table::<Season>(state.seasons);
         to.write_all(&MAGIC)?;
         to.write_all(&VERSION.to_le_bytes())?;
         to.write_all(&checksum(&content).to_le_bytes())?;
@@ -173,9 +176,11 @@ impl Mixture {
         let (ledger, soon, worth) = (source.take::<Ledger>(), source.take::<[Correction; 2]>(), source.take());
         let state = model.learnt_mut();
         (*state.ledger, *state.soon, *state.worth) = (ledger, soon, worth);
+        *state.network = source.take();
         source.table::<Resource>(state.resources)?;
         source.table::<Node>(state.nodes)?;
         source.table::<Habit>(state.habits)?;
+        source.table::<Season>(state.seasons)?;
         if source.short || !source.rest.is_empty() || !now.is_finite() {
             return Err(SnapshotError::Damaged);
         }

@@ -285,3 +285,27 @@ proptest! {
         prop_assert_eq!(model.bytes(), bytes);
     }
 }
+
+#[test]
+fn dense_and_regular_traffic_is_learnt_in_a_few_sightings() {
+    // Sixteen pages with three followers each, always, one after the other in any order, six seconds apart.
+    let mut model = model(8);
+    let (mut now, mut sum, mut count) = (1_000_000u64, 0.0, 0);
+    for visit in 0..200u64 {
+        let page = 100 + arcs::key(&[visit, 5]) % 16 * 10;
+        model.learn(at(now), CLIENT, id(page));
+        let out = predict(&mut model, now);
+        for follower in 1..4 {
+            if visit >= 150 {
+                sum += out.iter().find(|p| p.resource == id(page + follower)).map_or(0.0, |p| p.probability);
+                count += 1;
+            }
+            let lag = 200 + follower * 60 + arcs::key(&[visit, follower]) % 50;
+            model.learn(at(now + lag), CLIENT, id(page + follower));
+            predict(&mut model, now + lag);
+        }
+        now += 6000;
+    }
+    let mean = sum / f64::from(count);
+    assert!(mean > 0.75, "{mean}");
+}

@@ -24,6 +24,11 @@ pub(super) struct Trial<S> {
 }
 
 impl<S> Trial<S> {
+    /// Seconds to the first access after it, if there was one.
+    pub(super) fn lag(&self) -> Option<f32> {
+        self.lag
+    }
+
     /// Whether it was accessed `from` to `to` seconds later.
     pub(super) fn came(&self, from: f32, to: f32) -> bool {
         self.lag.is_some_and(|lag| (from..=to).contains(&lag))
@@ -66,8 +71,9 @@ impl<S: Copy> Trials<S> {
         Some(number)
     }
 
-    /// The resource was accessed: that is the truth of its trials, from the newest numbered `from` back.
-    pub(super) fn hit(&mut self, from: u32, resource: Ref, now: f64) {
+    /// The resource was accessed: that is the truth of its trials, from the newest numbered `from` back; `mark` is told
+    /// of each.
+    pub(super) fn hit(&mut self, from: u32, resource: Ref, now: f64, mut mark: impl FnMut(&mut S)) {
         let mut number = from;
         while number != NONE && self.holds(number) {
             let place = self.place(number);
@@ -76,8 +82,24 @@ impl<S: Copy> Trials<S> {
                 break;
             }
             trial.lag = Some((now - trial.at) as f32);
+            mark(&mut trial.said);
             number = trial.before;
         }
+    }
+
+    /// Something is said of the resource anew: the trials about it that are still open, from the newest numbered `from`
+    /// back, as long as `beaten` says so of them, no longer stand before it. Returns the first that does.
+    pub(super) fn beat(&mut self, from: u32, resource: Ref, now: f64, mut beaten: impl FnMut(&mut S) -> bool) -> u32 {
+        let mut number = from;
+        while number != NONE && self.holds(number) {
+            let place = self.place(number);
+            let trial = &mut self.ring[place];
+            if trial.resource != resource || trial.lag.is_some() || trial.at >= now || !beaten(&mut trial.said) {
+                break;
+            }
+            number = trial.before;
+        }
+        number
     }
 
     /// Takes out the oldest if it was made before `limit`.
@@ -116,7 +138,7 @@ mod tests {
         let first = trials.push(0.0, 1, NONE, ()).unwrap();
         let second = trials.push(0.5, 1, first, ()).unwrap();
         trials.push(0.6, 2, NONE, ()).unwrap();
-        trials.hit(second, 1, 0.51);
+        trials.hit(second, 1, 0.51, |()| ());
         assert!(trials.pop(0.0).is_none());
         let truths: Vec<_> =
             std::iter::from_fn(|| trials.pop(1.0)).map(|trial| (trial.resource, trial.came(0.02, 10.0))).collect();

@@ -10,6 +10,8 @@ use crate::model::{ResourceId, ResourceMap, Timestamp};
 
 /// Names above which those that no cache holds any more are dropped.
 const MANY: usize = 1 << 17;
+/// Names that the caches hold at most; what comes then finds them empty, as a cache that is flooded forgets.
+const MOST: usize = 1 << 20;
 
 /// What an access finds in a cache.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -89,6 +91,7 @@ impl LookUps {
 #[derive(Debug)]
 pub(super) struct Names {
     names: ResourceMap<ResourceId, Name>,
+    prune_at: usize,
     took: Duration,
     ttl: Duration,
     pub(super) look_ups: LookUps,
@@ -97,7 +100,7 @@ pub(super) struct Names {
 impl Names {
     /// None; a look-up takes so long, and an answer is kept for so long, where nothing was observed.
     pub(super) fn new(took: Duration, ttl: Duration) -> Self {
-        Self { names: ResourceMap::default(), took, ttl, look_ups: LookUps::default() }
+        Self { names: ResourceMap::default(), prune_at: MANY, took, ttl, look_ups: LookUps::default() }
     }
 
     /// How long a look-up takes.
@@ -174,8 +177,60 @@ impl Names {
 
     /// Drops what no cache holds, once there is much of it.
     fn prune(&mut self, at: Timestamp) {
-        if self.names.len() >= MANY && self.names.len() == self.names.capacity() {
+        if self.names.len() >= self.prune_at {
             self.names.retain(|_, name| name.cold.expire.max(name.warm.expire) > at);
+            if self.names.len() >= MOST {
+                self.names.clear();
+            }
+            self.prune_at = (2 * self.names.len()).clamp(MANY, MOST);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TOOK: Duration = Duration::from_millis(40);
+    const TTL: Duration = Duration::from_secs(60);
+    const NAME: ResourceId = ResourceId(7);
+
+    fn at(millis: u64) -> Timestamp {
+        Timestamp::from_nanos(millis * 1_000_000)
+    }
+
+    #[test]
+    fn a_hit_extends_nothing_and_an_answer_sets_the_time() {
+        let mut names = Names::new(TOOK, TTL);
+        assert_eq!(names.access(at(1000), NAME), (Found::Nothing, Found::Nothing));
+        assert_eq!(names.access(at(1010), NAME).0, Found::UnderWay(Duration::from_millis(30)));
+        let found = (Found::Nothing, Found::Nothing);
+        names.answered(at(1005), NAME, Some(Duration::from_millis(5)), Some(Duration::from_secs(2)), found);
+        assert_eq!(names.access(at(3004), NAME), (Found::Ready, Found::Ready));
+        assert_eq!(names.access(at(3005), NAME), (Found::Nothing, Found::Nothing));
+        // As observed from then on: five milliseconds, two seconds.
+        assert_eq!(names.kept_until(NAME), at(3005 + 5 + 2000));
+    }
+
+    #[test]
+    fn a_look_up_ahead_is_for_one_world_alone_and_renews_nothing() {
+        let mut names = Names::new(TOOK, TTL);
+        assert_eq!(names.look_up(at(1000), NAME), (at(1040), at(61_040)));
+        assert_eq!(names.look_up(at(2000), NAME), (at(2000), at(61_040)), "it is in the cache");
+        assert_eq!(names.access(at(5000), NAME), (Found::Nothing, Found::Ready));
+        assert_eq!(names.look_ups, LookUps { made: 1, used: 1, used_10: 1, used_60: 1, late: 0 });
+        // Used once; what runs out unused is in vain.
+        names.look_up(at(70_000), NAME);
+        names.access(at(140_000), NAME);
+        assert_eq!((names.look_ups.made, names.look_ups.used, names.look_ups.in_vain()), (2, 1, 1));
+    }
+
+    #[test]
+    fn a_flood_of_names_is_bounded() {
+        let mut names = Names::new(TOOK, Duration::from_secs(86_400));
+        for number in 0..MOST as u64 + 200_000 {
+            names.access(at(1000 + number / 1000), ResourceId(number << 24));
+        }
+        assert!(names.names.len() <= MOST, "{}", names.names.len());
     }
 }

@@ -50,12 +50,12 @@ fn draw(text: &mut String, title: &str, curved: &Curved) -> Result<(), Box<dyn s
         .build_cartesian_2d(0.0..MOST, 0.0..highest)?;
     chart
         .configure_mesh()
-        .light_line_style(WHITE)
+        .max_light_lines(1)
         .x_desc("look-ups ahead per miss without any")
         .y_desc("misses avoided, net, %")
         .draw()?;
     for (curve, colour) in curved.curves.iter().zip(COLOURS) {
-        let width = if curve.subject == "prewarm" { 3 } else { 1 };
+        let width = if curve.subject == "prewarm" { 3 } else { 2 };
         let line = std::iter::once((0.0, 0.0)).chain(within(&curve.points));
         chart
             .draw_series(LineSeries::new(line, colour.stroke_width(width)))?
@@ -76,7 +76,7 @@ fn draw(text: &mut String, title: &str, curved: &Curved) -> Result<(), Box<dyn s
         .x_label_area_size(42)
         .y_label_area_size(52)
         .build_cartesian_2d(0.0..1.0, 0.0..1.0)?;
-    chart.configure_mesh().light_line_style(WHITE).x_desc("probability said").y_desc("share that came").draw()?;
+    chart.configure_mesh().max_light_lines(1).x_desc("probability said").y_desc("share that came").draw()?;
     chart.draw_series(LineSeries::new([(0.0, 0.0), (1.0, 1.0)], BLACK.mix(0.4)))?;
     let bins: Vec<_> = curved.reliability.iter().filter(|bin| bin[2] > 0.0).collect();
     let points = bins.iter().map(|bin| (bin[0], bin[1]));
@@ -86,7 +86,7 @@ fn draw(text: &mut String, title: &str, curved: &Curved) -> Result<(), Box<dyn s
     let dot = |bin: &&[f64; 3]| {
         Circle::new((bin[0], bin[1]), 2.0 + 10.0 * (bin[2] / most).sqrt(), COLOURS[0].mix(0.5).filled())
     };
-    chart.draw_series(bins.iter().map(|bin| dot(bin)))?;
+    chart.draw_series(bins.iter().map(dot))?;
     root.present()?;
     Ok(())
 }

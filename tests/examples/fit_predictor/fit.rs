@@ -10,6 +10,7 @@ use super::{
 /// Passes over the events, of each trace at most this many: so that none outweighs the others.
 const PASSES: usize = 10;
 const EVENTS: f32 = 4000.0;
+const DERIVED_EVENTS: f32 = 1500.0;
 /// From this pass on only last chances count for the worth; found anew in every second pass.
 const STOPPING: usize = 2;
 /// Share of features dropped for an event, so that none is relied upon alone.
@@ -88,7 +89,8 @@ pub(crate) fn fit(traces: &[&Trace]) -> Net {
 fn order(traces: &[&Trace], random: &mut Random) -> Vec<(usize, usize)> {
     let mut order = Vec::new();
     for (of, trace) in traces.iter().enumerate() {
-        let share = EVENTS / trace.events.len() as f32;
+        let most = if trace.derived { DERIVED_EVENTS } else { EVENTS };
+        let share = most / trace.events.len() as f32;
         order.extend((0..trace.events.len()).filter(|_| random.share() < share).map(|event| (of, event)));
     }
     for at in (1..order.len()).rev() {

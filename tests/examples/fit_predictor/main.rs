@@ -10,8 +10,8 @@ mod rows;
 
 use std::path::{Path, PathBuf};
 
-use prewarm_tests::bench::predict::{case_of, metric, read, traces};
-use rows::Trace;
+use prewarm_tests::bench::predict::{case_of, generated, metric, read, traces};
+use rows::{Trace, thinned};
 
 /// Traces recorded at the same place, by how their names begin: left out together.
 const ORIGINS: [&[&str]; 5] = [&["m57"], &["wrccdc"], &["lab24h", "phone"], &["oj", "twiki"], &["har", "iot"]];
@@ -23,12 +23,18 @@ pub(crate) fn main() -> anyhow::Result<()> {
     let out = arguments.next().map(PathBuf::from);
     let mut traces_read = Vec::new();
     for path in traces(Path::new(&folder)) {
-        traces_read.push((case_of(&path), Trace::new(read(&path)?)));
+        let events = read(&path)?;
+        traces_read.push((case_of(&path), Trace::new(thinned(&events), true)));
+        traces_read.push((case_of(&path), Trace::new(events, false)));
     }
+    // Made-up courses beside them: dense and regular as the recorded traffic is not.
+    let visits = |course: &generated::Course| 450 / (course.clients * (1 + course.followers));
+    let courses: Vec<Trace> =
+        generated::courses().iter().map(|course| Trace::new(course.events(visits(course)), true)).collect();
     if let Some(out) = out {
-        let all: Vec<&Trace> = traces_read.iter().map(|(_, trace)| trace).collect();
+        let all: Vec<&Trace> = traces_read.iter().map(|(_, trace)| trace).chain(&courses).collect();
         let net = fit::fit(&all);
-        for (name, trace) in &traces_read {
+        for (name, trace) in traces_read.iter().filter(|(_, trace)| !trace.derived) {
             show(name, trace, &net);
         }
         std::fs::write(out, net.source())?;
@@ -36,10 +42,14 @@ pub(crate) fn main() -> anyhow::Result<()> {
     }
     let of = |name: &str| ORIGINS.iter().position(|origin| origin.iter().any(|start| name.starts_with(start)));
     for origin in 0..ORIGINS.len() {
-        let rest: Vec<&Trace> =
-            traces_read.iter().filter(|(name, _)| of(name) != Some(origin)).map(|(_, trace)| trace).collect();
+        let rest: Vec<&Trace> = traces_read
+            .iter()
+            .filter(|(name, _)| of(name) != Some(origin))
+            .map(|(_, trace)| trace)
+            .chain(&courses)
+            .collect();
         let net = fit::fit(&rest);
-        for (name, trace) in traces_read.iter().filter(|(name, _)| of(name) == Some(origin)) {
+        for (name, trace) in traces_read.iter().filter(|(name, trace)| of(name) == Some(origin) && !trace.derived) {
             show(name, trace, &net);
         }
     }

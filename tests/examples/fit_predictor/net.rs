@@ -3,11 +3,13 @@
 use prewarm_user::predict::{FEATURES, Features};
 
 pub(crate) const INPUTS: usize = FEATURES;
-pub(crate) const HIDDEN: usize = 16;
+pub(crate) const HIDDEN: usize = 24;
+/// The first of them serve the worth alone.
+const OWN: usize = 16;
 /// Hidden units, and the linear path of the two outputs.
 const SUMS: usize = HIDDEN + 2;
 /// Numbers a row of weights is padded to.
-const PADDED: usize = 20;
+const PADDED: usize = 28;
 
 /// All weights, in one list: of the inputs, of the sums before any input, of the outputs.
 #[derive(Clone, Debug)]
@@ -38,8 +40,9 @@ impl Net {
         }
         weights[BIAS + HIDDEN..OUTPUT].fill(-2.0);
         for weight in &mut weights[OUTPUT..] {
-            *weight = (random() - 0.5) * 0.3;
+            *weight = (random() - 0.5) * 0.245;
         }
+        weights[OUTPUT + HIDDEN..][..OWN].fill(0.0);
         Self { weights, mean, scale }
     }
 
@@ -85,7 +88,9 @@ impl Net {
             let error = errors[0] * self.weights[OUTPUT + unit] + errors[1] * self.weights[OUTPUT + HIDDEN + unit];
             back[unit] = if hidden[unit] > 0.0 { error } else { 0.1 * error };
             gradient[OUTPUT + unit] += errors[0] * hidden[unit];
-            gradient[OUTPUT + HIDDEN + unit] += errors[1] * hidden[unit];
+            if unit >= OWN {
+                gradient[OUTPUT + HIDDEN + unit] += errors[1] * hidden[unit];
+            }
         }
         for (input, value) in self.scaled(features).enumerate() {
             for (sum, back) in gradient[input * SUMS..][..SUMS].iter_mut().zip(&back) {
@@ -122,10 +127,14 @@ impl Net {
              pub(super) const INPUT: [[i32; SUMS]; FEATURES] = [\n{inputs}];\n\n\
              /// Sums before any feature.\n#[rustfmt::skip]\npub(super) const BIAS: [i32; SUMS] = [\n    {}\n];\n\n\
              /// Weights of the hidden units in the two outputs.\n#[rustfmt::skip]\n\
-             pub(super) const OUTPUT: [[i32; HIDDEN]; 2] = [\n    [{}],\n    [{}],\n];\n",
+             pub(super) const OUTPUT: [[i32; HIDDEN]; 2] = [\n    [{}],\n    [{}],\n];\n\n\
+             /// Mean of each feature, and one over its deviation, where the weights were fitted.\n#[rustfmt::skip]\n\
+             pub(super) const MOMENTS: [[i32; FEATURES]; 2] = [\n    [{}],\n    [{}],\n];\n",
             list(&bias, PADDED),
             list(&output(0), HIDDEN),
             list(&output(1), HIDDEN),
+            list(&self.mean.map(f64::from), INPUTS),
+            list(&self.scale.map(f64::from), INPUTS),
         )
     }
 }

@@ -134,14 +134,68 @@ impl Merged {
         self.first.map(|first| Duration::from_nanos(first.as_nanos()))
     }
 
-    /// The recordings, each with what was left out of it.
-    pub fn recordings(&self) -> impl Iterator<Item = (&Recording, Vec<(Reason, u64, u64)>)> {
+    /// The recordings, each with the number of observations read from it and what was left out of it.
+    pub fn recordings(&self) -> impl Iterator<Item = (&Recording, u64, Vec<(Reason, u64, u64)>)> {
         self.sources.iter().map(|source| {
             let mut reasons: Vec<_> = source.recording.left_out().iter().collect();
             if source.late > 0 {
                 reasons.push((Reason::OutOfOrder, source.late, 0));
             }
-            (&source.recording, reasons)
+            (&source.recording, source.number, reasons)
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::{kernel::Key, model::Seen};
+
+    fn trace(lines: &[(f64, &str)]) -> Recording {
+        let text: String = lines.iter().map(|(at, name)| format!("{at:.3}\t1\t{name}\n")).collect();
+        let key = Key::from_secret(&[0; 32]);
+        Recording::of_bytes(Path::new("trace"), text.into_bytes(), None, &key).unwrap()
+    }
+
+    fn order(recordings: Vec<Recording>) -> (Vec<(u64, String)>, Vec<u64>) {
+        let mut merged = Merged::new(recordings);
+        let mut order = Vec::new();
+        while let Some((observation, _)) = merged.next_observation().unwrap() {
+            let Seen::Question { name: Some(name), .. } = observation.seen else {
+                unreachable!("a trace has no other")
+            };
+            order.push((observation.at.as_nanos() / 1_000_000, name.to_string()));
+        }
+        let late = |(_, _, reasons): (&Recording, u64, Vec<(Reason, u64, u64)>)| {
+            reasons.iter().filter(|reason| reason.0 == Reason::OutOfOrder).map(|reason| reason.1).sum()
+        };
+        (order, merged.recordings().map(late).collect())
+    }
+
+    #[test]
+    fn files_are_merged_and_their_lines_sorted() {
+        let first = trace(&[(100.0, "a.example"), (103.0, "d.example"), (101.0, "b.example"), (160.0, "f.example")]);
+        let second = trace(&[(102.0, "c.example"), (150.0, "e.example")]);
+        let (order, late) = order(vec![first, second]);
+        let expected = [(1000, "a"), (2000, "b"), (3000, "c"), (4000, "d"), (51_000, "e"), (61_000, "f")];
+        assert_eq!(order, expected.map(|(at, name)| (at, format!("{name}.example"))));
+        assert_eq!(late, [0, 0]);
+    }
+
+    #[test]
+    fn what_comes_hours_late_is_counted_and_moved() {
+        let (order, late) = order(vec![trace(&[
+            (10_000.0, "a.example"),
+            (20_000.0, "b.example"),
+            (30_000.0, "c.example"),
+            (10_500.0, "d.example"),
+            (30_001.0, "e.example"),
+        ])]);
+        let names: Vec<_> = order.iter().map(|(_, name)| &name[..1]).collect();
+        assert_eq!(names, ["a", "b", "d", "c", "e"]);
+        assert!(order.is_sorted_by_key(|(at, _)| *at), "{order:?}");
+        assert_eq!(late, [1]);
     }
 }

@@ -123,7 +123,19 @@ impl Recording {
     /// # Errors
     /// When the file can't be read, is empty, or is of no known format.
     pub fn open(path: &Path, format: Option<Format>, key: &Key, read: &Arc<AtomicU64>) -> Result<Self, RecordingError> {
-        let input = Input::open(path, Arc::clone(read))?;
+        Self::of(Input::open(path, Arc::clone(read))?, format, key)
+    }
+
+    /// The same of bytes in memory; messages name them by this path.
+    ///
+    /// # Errors
+    /// When they are empty or of no known format.
+    pub fn of_bytes(path: &Path, bytes: Vec<u8>, format: Option<Format>, key: &Key) -> Result<Self, RecordingError> {
+        Self::of(Input::from_read(path, Box::new(io::Cursor::new(bytes)))?, format, key)
+    }
+
+    fn of(input: Input, format: Option<Format>, key: &Key) -> Result<Self, RecordingError> {
+        let path = input.path.clone();
         let format = match format {
             Some(format) => format,
             None => input.format()?,
@@ -135,7 +147,7 @@ impl Recording {
             Format::Dnstap => Box::new(Dnstap::new(input, key.clone())),
             Format::Har => Box::new(Har::read(input, key)?),
         };
-        Ok(Self { path: path.to_owned(), format, reader })
+        Ok(Self { path, format, reader })
     }
 
     /// The file.

@@ -103,6 +103,9 @@ pub(super) fn host(text: &[u8]) -> Option<Name> {
 
 /// A resource of a trace: a host name, or anything else, of which a name is made.
 pub(super) fn resource(text: &[u8]) -> Option<Name> {
+    if text.is_empty() {
+        return None;
+    }
     if text.contains(&b'/') || text.contains(&b' ') {
         return url_name(text);
     }

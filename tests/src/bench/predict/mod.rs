@@ -152,7 +152,7 @@ pub fn trace(case: &str, events: &[Event]) -> Vec<Row> {
 pub fn means(rows: &[Row]) -> Vec<Row> {
     let mut sums: Vec<(String, String, String, f64, f64)> = Vec::new();
     for row in rows.iter().filter(|row| row.metric.starts_with("net_coverage_")) {
-        let case = row.case.split_once('@').map_or("mean".to_owned(), |(_, of)| format!("mean@{of}"));
+        let case = row.case.split_once('@').map_or_else(|| "mean".to_owned(), |(_, of)| format!("mean@{of}"));
         let same = |sum: &&mut (String, String, String, f64, f64)| {
             sum.0 == case && sum.1 == row.subject && sum.2 == row.metric
         };

@@ -31,8 +31,11 @@ struct Plan {
     delay: f64,
 }
 
-/// When copies are made, and what the threshold is held against.
-const WAYS: [(&str, fn(&Outlook, Duration) -> (f32, f64)); 6] = [
+/// What the threshold is held against, and how many seconds to wait, for copies that last for so long.
+type Way = fn(&Outlook, Duration) -> (f32, f64);
+
+/// When copies are made.
+const WAYS: [(&str, Way); 6] = [
     // Now; the worth of a copy that lasts a minute.
     ("at-once", |outlook, _| (outlook.worth, 0.0)),
     // Now; the worth times the share that comes while the copy lasts.
@@ -47,8 +50,8 @@ const WAYS: [(&str, fn(&Outlook, Duration) -> (f32, f64)); 6] = [
     }),
     // What the outlook itself proposes.
     ("planned", |outlook, hold| {
-        let (start, worth) = outlook.plan(LEAD, hold);
-        (worth, start.as_secs_f64())
+        let (start, share) = outlook.timing.plan(LEAD, hold);
+        (outlook.worth * share, start.as_secs_f64())
     }),
 ];
 

@@ -1,3 +1,5 @@
+//! The store on tables in the place of the kernel's maps.
+
 use super::*;
 use crate::resolve::answers::Question;
 

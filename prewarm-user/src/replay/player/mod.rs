@@ -24,6 +24,7 @@ use crate::{
         Seen, Timestamp, Verdict,
     },
     observe::recording::Shows,
+    predict::{Mixture, Predictor},
 };
 
 /// Types of questions whose answers are connected to: A, CNAME, AAAA, SVCB, HTTPS, ANY.
@@ -135,6 +136,12 @@ impl Player {
     /// A replay with the daemon's settings.
     #[must_use]
     pub fn new(config: &Config, assumed: Assumed) -> Self {
+        Self::with_predictor(config, assumed, Box::new(Mixture::new(&config.predict)))
+    }
+
+    /// The same with another predictor.
+    #[must_use]
+    pub fn with_predictor(config: &Config, assumed: Assumed, predictor: Box<dyn Predictor>) -> Self {
         let mut policy = config.policy.clone();
         // Whose traffic a recording shows is known to whoever replays it.
         policy.guard.clients = [IpAddr::V4(Ipv4Addr::UNSPECIFIED), IpAddr::V6(Ipv6Addr::UNSPECIFIED)]
@@ -148,10 +155,12 @@ impl Player {
         {
             policy.assume_ports.push(port);
         }
-        let mut decider = Decider::new(&config.history, &config.predict, &policy, &[], Timestamp::ZERO);
+        let mut decider = Decider::with_predictor(&config.history, predictor, &policy, &[], Timestamp::ZERO);
         // The resolver that is asked ahead is not the one whose traffic was recorded.
         decider.set_echoes(false);
         decider.set_namespaces(vec![0]);
+        // Times of recordings count from 1970; in which time zone it was recorded none says.
+        decider.set_wall_clock(Duration::ZERO, 0);
         Self {
             decider,
             decisions: Decisions::default(),
@@ -541,3 +550,6 @@ impl Player {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
