@@ -64,7 +64,13 @@ fn differential(kind: Kind, count: u16) {
                         }
                     }
                     (None, None) => {}
-                    _ => differences.push(format!("one answer only: {message:02x?} {ours:02x?} {theirs:02x?}")),
+                    _ => {
+                        // A packet was lost on one of both ways: once more.
+                        let again = [answered, plain].map(|server| world.ask(server, message).unwrap().is_some());
+                        if again[0] != again[1] {
+                            differences.push(format!("one answer only: {message:02x?} {ours:02x?} {theirs:02x?}"));
+                        }
+                    }
                 }
             }
         }

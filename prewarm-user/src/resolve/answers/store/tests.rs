@@ -104,7 +104,7 @@ fn what_is_used_is_asked_again_before_its_end_and_at_it() {
     assert!(hit(&mut store, "a.example"));
     assert_eq!(store.next_tick(), Some(at(90.0)));
     let (used, _) = asked("a.example");
-    assert_eq!(store.tick(at(90.5)).unwrap(), [used.clone()]);
+    assert_eq!(store.tick(at(90.5)).unwrap(), std::slice::from_ref(&used));
     assert!(hit(&mut store, "a.example"), "it is still good");
     assert_eq!(store.tick(at(100.0)).unwrap(), [used]);
     assert!(!hit(&mut store, "a.example") && !hit(&mut store, "idle.example"));
