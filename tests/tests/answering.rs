@@ -1,4 +1,5 @@
 //! Answers of the kernel beside a real resolver: the same to every question, never too old, never wrong.
+#![expect(clippy::print_stdout, reason = "a test says there in which round it was")]
 
 use std::{net::IpAddr, time::Duration};
 
@@ -241,4 +242,31 @@ fn a_name_that_is_answered_by_client_is_left_alone() {
         assert_eq!(world.ask(server, &asked).unwrap().as_deref().and_then(address), Some(usual));
     }
     assert_eq!(world.numbers().unwrap()["held"], 0);
+}
+
+#[test]
+fn the_first_question_for_a_predicted_name_is_answered_by_the_kernel() {
+    if skip(NEEDS) {
+        return;
+    }
+    let mut world = World::start(Kind::Unbound).unwrap();
+    world.answer("audit = 0\n").unwrap();
+    let server = ANSWERED.v4.into();
+    let ask = |name: &str| world.ask(server, &question::bytes(name)).unwrap().unwrap();
+    // Two names with a TTL of 7 s, the second always half a second after the first.
+    let (first, follower) = ("h3.example.org", "h7.example.org");
+    let mut warm = 0;
+    for round in 0..9 {
+        ask(first);
+        clock::pause(Duration::from_millis(500));
+        let before = answered(&world);
+        ask(follower);
+        warm = answered(&world) - before;
+        if warm > 0 && world.numbers().unwrap()["expected"].as_u64().unwrap() > 0 {
+            println!("answered warm in round {round}");
+            break;
+        }
+        clock::pause(Duration::from_millis(7600));
+    }
+    assert_eq!(warm, 1, "{:#}", world.numbers().unwrap());
 }
