@@ -13,6 +13,8 @@ pub enum Need {
     Packages,
     /// The programs of [`packages::ORIGINS`].
     Origins,
+    /// The programs of [`packages::RESOLVERS`].
+    Resolvers,
     /// The programs of [`packages::NAME_SERVERS`].
     NameServers,
     /// The binary under test.
@@ -45,6 +47,7 @@ impl Need {
             Self::Root => (!nix::unistd::geteuid().is_root()).then(|| "network namespaces need root".to_owned()),
             Self::Packages => absent(packages::PACKAGES),
             Self::Origins => absent(packages::ORIGINS),
+            Self::Resolvers => absent(packages::RESOLVERS),
             Self::NameServers => absent(packages::NAME_SERVERS),
             Self::Binary => daemon::binary().is_none().then(|| format!("{} is not set", daemon::BINARY_VARIABLE)),
         }

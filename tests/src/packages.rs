@@ -36,6 +36,16 @@ pub const ORIGINS: &[Package] = &[
     Package { program: "postfix", package: "postfix" },
 ];
 
+/// Resolvers whose answers are compared with the kernel's, and what they are measured against.
+pub const RESOLVERS: &[Package] = &[
+    Package { program: "kresd", package: "knot-resolver" },
+    Package { program: "dnsdist", package: "dnsdist" },
+    // The program alone; the package `dnsmasq` adds a service.
+    Package { program: "dnsmasq", package: "dnsmasq-base" },
+    Package { program: "knotd", package: "knot" },
+    Package { program: "kxdpgun", package: "knot-dnsutils" },
+];
+
 /// Name servers that write down what they are asked, and what asks them encrypted; `unbound` is in [`PACKAGES`]. And a
 /// second C library.
 pub const NAME_SERVERS: &[Package] = &[
@@ -53,6 +63,7 @@ pub const SERVICES: &[(&str, &str)] = &[
     ("unbound", "unbound-resolvconf"),
     ("nsd", "nsd"),
     ("knot", "knot"),
+    ("dnsdist", "dnsdist"),
     ("openssh-server", "ssh"),
     ("postfix", "postfix"),
 ];
