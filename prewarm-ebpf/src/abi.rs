@@ -6,7 +6,7 @@
 use bytemuck::{Pod, Zeroable};
 
 /// The version of this contract.
-pub const ABI_VERSION: u32 = 3;
+pub const ABI_VERSION: u32 = 4;
 /// What stands in an object right before its [`ABI_VERSION`] (little-endian).
 pub const ABI_MARK: [u8; 12] = *b"prewarm-abi:";
 

@@ -7,6 +7,7 @@
 
 pub mod abi;
 mod answer;
+pub mod answers;
 mod edns;
 pub mod getaddrinfo;
 mod hash;

@@ -15,6 +15,8 @@ pub enum Need {
     Origins,
     /// The programs of [`packages::NAME_SERVERS`].
     NameServers,
+    /// The programs of [`packages::RESOLVERS`].
+    Resolvers,
     /// The binary under test.
     Binary,
 }
@@ -46,6 +48,7 @@ impl Need {
             Self::Packages => absent(packages::PACKAGES),
             Self::Origins => absent(packages::ORIGINS),
             Self::NameServers => absent(packages::NAME_SERVERS),
+            Self::Resolvers => absent(packages::RESOLVERS),
             Self::Binary => daemon::binary().is_none().then(|| format!("{} is not set", daemon::BINARY_VARIABLE)),
         }
     }

@@ -46,6 +46,17 @@ pub const NAME_SERVERS: &[Package] = &[
     Package { program: "musl-gcc", package: "musl-tools" },
 ];
 
+/// Resolvers whose answers are compared with the kernel's, and what they are measured against.
+pub const RESOLVERS: &[Package] = &[
+    Package { program: "kresd", package: "knot-resolver" },
+    Package { program: "dnsdist", package: "dnsdist" },
+    // The program alone; the package `dnsmasq` adds a service.
+    Package { program: "dnsmasq", package: "dnsmasq-base" },
+    Package { program: "knotd", package: "knot" },
+    Package { program: "kxdpgun", package: "knot-dnsutils" },
+    Package { program: "dnsperf", package: "dnsperf" },
+];
+
 /// The units that those packages enable, each after its package.
 pub const SERVICES: &[(&str, &str)] = &[
     ("nginx", "nginx"),
@@ -53,6 +64,7 @@ pub const SERVICES: &[(&str, &str)] = &[
     ("unbound", "unbound-resolvconf"),
     ("nsd", "nsd"),
     ("knot", "knot"),
+    ("dnsdist", "dnsdist"),
     ("openssh-server", "ssh"),
     ("postfix", "postfix"),
 ];

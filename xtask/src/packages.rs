@@ -16,8 +16,8 @@ const TOOLS: &[&str] = &["bind9-dnsutils", "gcc", "golang-go", "libc6-dev", "pro
 
 /// Everything that tests, benches and the lab run.
 pub(crate) fn of_the_tests() -> Vec<&'static str> {
-    let servers =
-        harness::PACKAGES.iter().chain(harness::ORIGINS).chain(harness::NAME_SERVERS).map(|package| package.package);
+    let lists = [harness::PACKAGES, harness::ORIGINS, harness::NAME_SERVERS, harness::RESOLVERS];
+    let servers = lists.into_iter().flatten().map(|package| package.package);
     TOOLS.iter().copied().chain(servers).collect()
 }
 

@@ -2,10 +2,16 @@
 //!
 //! `bench_new` changes the name and sees the packet, `bench_vary` only changes it; the difference is what seeing a
 //! new name costs. The packet is an untagged IPv4 datagram without options.
+//!
+//! `bench_answer` makes a question of the answer that the packet became in the run before, and answers it; the length of
+//! the question is the number of the IP packet. `bench_restore` does the same without answering, on a packet that it makes
+//! longer first, and `bench_tail` only makes it longer and shorter.
 
-use aya_ebpf::{bindings::xdp_action::XDP_PASS, macros::xdp, programs::XdpContext};
+use aya_ebpf::{
+    EbpfContext as _, bindings::xdp_action::XDP_PASS, helpers::bpf_xdp_adjust_tail, macros::xdp, programs::XdpContext,
+};
 
-use crate::ingress;
+use crate::{frame::Frame, ingress};
 
 /// Behind Ethernet, IPv4, UDP and DNS headers, and the first label's length.
 const LABEL: usize = 14 + 20 + 8 + 12 + 1;
@@ -42,5 +48,61 @@ fn vary(ctx: &XdpContext) {
                 *letter = b'a';
             }
         }
+    }
+}
+
+/// The headers before the DNS message.
+const HEADERS: usize = 14 + 20 + 8;
+/// What an answer with one address is longer than its question.
+const GROWTH: i32 = 16;
+
+#[xdp]
+fn bench_answer(ctx: XdpContext) -> u32 {
+    restore(&ctx);
+    ingress::observe(&ctx)
+}
+
+#[xdp]
+fn bench_restore(ctx: XdpContext) -> u32 {
+    resize(&ctx, GROWTH);
+    restore(&ctx);
+    XDP_PASS
+}
+
+#[xdp]
+fn bench_tail(ctx: XdpContext) -> u32 {
+    resize(&ctx, GROWTH);
+    resize(&ctx, -GROWTH);
+    XDP_PASS
+}
+
+#[inline(always)]
+fn resize(ctx: &XdpContext, difference: i32) {
+    // SAFETY: the context is that of this run. Where it fails the verdict is not what the bench wants to see.
+    unsafe { bpf_xdp_adjust_tail(ctx.as_ptr().cast(), difference) };
+}
+
+/// Makes the packet a question again, whose ends are the same, so that it doesn't matter that they changed places.
+#[inline(always)]
+fn restore(ctx: &XdpContext) {
+    let frame = Frame::new(ctx.data(), ctx.data_end());
+    let Some(ip) = frame.place::<{ HEADERS + 12 - 14 }>(14) else { return };
+    // SAFETY: inside the packet.
+    let bytes = unsafe { &mut *ip };
+    let length = u16::from_be_bytes([bytes[4], bytes[5]]);
+    let [a, b] = (length - 14).to_be_bytes();
+    (bytes[2], bytes[3]) = (a, b);
+    let [a, b] = (length - 34).to_be_bytes();
+    (bytes[24], bytes[25]) = (a, b);
+    // RD, one question.
+    let mut index = 0;
+    let header = [1, 0, 0, 1, 0, 0, 0, 0, 0, 0];
+    while index < 10 {
+        bytes[30 + index] = header[index];
+        index += 1;
+    }
+    let difference = i32::from(length) - (ctx.data_end() - ctx.data()) as i32;
+    if difference != 0 {
+        resize(ctx, difference);
     }
 }

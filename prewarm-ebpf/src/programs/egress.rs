@@ -10,8 +10,9 @@ use prewarm_ebpf::{Counter, abi::COUNTERS_EGRESS, locate};
 use crate::{
     count::Counters,
     frame::Frame,
-    maps::OWN_MARK,
+    maps::{ANSWERING, OWN_MARK},
     sense::{self, Hook, Message, Passage},
+    vouch,
 };
 
 /// How much of a packet is brought into reach at most.
@@ -46,7 +47,7 @@ fn observe(ctx: &TcContext) {
         counters.one(Counter::Unreachable);
         return;
     }
-    sense::frame(&self::passage(ctx, counters), |message| {
+    let _question = sense::frame(&self::passage(ctx, counters), |message| {
         let id = message.scanned.map_or(0, |scan| scan.id);
         egress_message(ctx.skb.skb, message.segment.pack(), message.place(), id);
     });
@@ -64,6 +65,10 @@ fn passage(ctx: &TcContext, counters: Counters) -> Passage {
 #[inline(never)]
 extern "C" fn egress_message(skb: *mut __sk_buff, segment: u64, place: u64, id: u64) -> u64 {
     let Some(counters) = Counters::of(COUNTERS_EGRESS) else { return 0 };
-    sense::whole(&passage(&TcContext::new(skb), counters), &Message::unpack(segment, place, id));
+    let (passage, message) = (passage(&TcContext::new(skb), counters), Message::unpack(segment, place, id));
+    sense::whole(&passage, &message);
+    if ANSWERING.load() != 0 {
+        vouch::answered(&passage, &message);
+    }
     0
 }

@@ -21,6 +21,15 @@ impl Frame {
     pub(crate) const fn new(data: usize, end: usize) -> Self {
         Self { data, end }
     }
+
+    /// The `N` bytes from `at`, to be written, if the frame has them.
+    #[inline(always)]
+    pub(crate) fn place<const N: usize>(&self, at: usize) -> Option<*mut [u8; N]> {
+        let mut start = self.data;
+        // SAFETY: an addition, hidden from the compiler as in `window`.
+        unsafe { asm!("{start} += {at}", start = inout(reg) start, at = in(reg) at, options(pure, nomem, nostack)) };
+        if start + N > self.end { None } else { Some(start as *mut [u8; N]) }
+    }
 }
 
 impl Packet for Frame {

@@ -9,11 +9,16 @@ use crate::maps::HEARTBEAT;
 /// connection then leaves that alone.
 #[inline(always)]
 pub(crate) fn is_fresh() -> bool {
+    // SAFETY: the helper takes nothing and only reads a clock.
+    is_fresh_at(unsafe { bpf_ktime_get_ns() })
+}
+
+/// The same at a time that was read before, in nanoseconds on the monotonic clock.
+#[inline(always)]
+pub(crate) fn is_fresh_at(now: u64) -> bool {
     let Some(beat) = HEARTBEAT.get_ptr(0) else { return false };
     // SAFETY: inside the map; a word that user space writes at any time, so read as it is now.
     let beat = unsafe { beat.read_volatile() };
-    // SAFETY: the helper takes nothing and only reads a clock.
-    let now = unsafe { bpf_ktime_get_ns() };
     // Another processor may have beaten since the clock was read here.
     beat != 0 && (beat > now || now - beat <= STALE)
 }

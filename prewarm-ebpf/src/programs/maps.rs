@@ -12,6 +12,11 @@ use prewarm_ebpf::{
         ABI_MARK, ABI_VERSION, COUNTERS_ENTRIES, COUNTERS_LENGTH, DIALLED_ENTRIES, KNOWN_ENTRIES, RECENT_ENTRIES,
         RING_BYTES, RecentSlot,
     },
+    answers::{
+        AnswerRules, AnswerSlot, AnswerUse, BUCKET, CLIENT_ENTRIES, COUNTERS_LENGTH as ANSWER_COUNTERS_LENGTH,
+        ClientSlot, INDEX_ENTRIES, LIMIT_ENTRIES, LimitSlot, SERVER_ENTRIES, SIGHT_ENTRIES, SLOT_ENTRIES, ServerKey,
+        SightSlot, WANTED_BYTES,
+    },
     redirect::{
         Destination, LISTENER_ENTRIES, Listener, OFFER_ENTRIES, OfferKey, REDIRECT_COUNTERS_LENGTH, REDIRECTED_ENTRIES,
         Redirected, Rules, Slots, USER_ENTRIES,
@@ -64,6 +69,29 @@ pub(crate) static PLACE: Array<Place> = Array::with_max_entries(1, 0);
 #[map]
 pub(crate) static TPROXY_COUNTERS: PerCpuArray<[u64; TPROXY_COUNTERS_LENGTH]> = PerCpuArray::with_max_entries(1, 0);
 
+#[map]
+pub(crate) static ANSWER_INDEX: Array<[u64; BUCKET]> = Array::with_max_entries(INDEX_ENTRIES, 0);
+#[map]
+pub(crate) static ANSWER_SLOTS: Array<AnswerSlot> = Array::with_max_entries(SLOT_ENTRIES, 0);
+#[map]
+pub(crate) static ANSWER_USES: Array<AnswerUse> = Array::with_max_entries(SLOT_ENTRIES, 0);
+#[map]
+pub(crate) static ANSWER_SERVERS: HashMap<ServerKey, u32> = HashMap::with_max_entries(SERVER_ENTRIES, 0);
+#[map]
+pub(crate) static ANSWER_RULES: Array<AnswerRules> = Array::with_max_entries(1, 0);
+#[map]
+pub(crate) static ANSWER_CLIENTS: Array<ClientSlot> = Array::with_max_entries(CLIENT_ENTRIES, 0);
+#[map]
+pub(crate) static ANSWER_LIMITS: Array<LimitSlot> = Array::with_max_entries(LIMIT_ENTRIES, 0);
+#[map]
+pub(crate) static ANSWER_SIGHTS: Array<SightSlot> = Array::with_max_entries(SIGHT_ENTRIES, 0);
+#[map]
+pub(crate) static ANSWER_WANTED: RingBuf = RingBuf::with_byte_size(WANTED_BYTES, 0);
+#[map]
+pub(crate) static ANSWER_COUNTERS: PerCpuArray<[u64; ANSWER_COUNTERS_LENGTH]> = PerCpuArray::with_max_entries(1, 0);
+
+#[unsafe(no_mangle)]
+pub(crate) static ANSWERING: Global<u32> = Global::new(0);
 #[unsafe(no_mangle)]
 static KEY: Global<HashKey> = Global::new([0; KEY_WORDS]);
 #[unsafe(no_mangle)]

@@ -8,15 +8,18 @@ use prewarm_ebpf::{
 };
 
 use crate::{
+    answer,
     count::Counters,
     emit,
     frame::Frame,
-    maps::{RECENT, WINDOW, key},
+    maps::{ANSWERING, RECENT, WINDOW, key},
 };
 
 const A: u16 = 1;
 const AAAA: u16 = 28;
 const HTTPS: u16 = 65;
+/// The loopback interface, in every network namespace.
+const LOOPBACK: u32 = 1;
 
 /// Where a program sits.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -66,20 +69,34 @@ impl Message {
 
 /// Sees a frame. Most are done here; `whole` is called with each message that takes more than a glance. It is a
 /// function of its own in each program, so that the verifier follows it once and not for every way that leads there.
+/// Gives what may be a question over UDP, for those who answer it.
 #[inline(always)]
-pub(crate) fn frame(passage: &Passage, whole: impl Fn(&Message)) {
+pub(crate) fn frame(passage: &Passage, whole: impl Fn(&Message)) -> Option<Message> {
     passage.counters.one(Counter::Packets);
     let segment = match locate(&passage.frame) {
         Ok(segment) => segment,
-        Err(reason) => return passage.counters.one(reason),
+        Err(reason) => {
+            passage.counters.one(reason);
+            return None;
+        }
     };
     if segment.tcp {
-        return stream(passage, &segment, whole);
+        stream(passage, &segment, whole);
+        return None;
+    }
+    if passage.hook == Hook::Ingress
+        && ANSWERING.load() != 0
+        && passage.interface == LOOPBACK
+        && answer::is_ours(&passage.frame, &segment)
+    {
+        passage.counters.one(Counter::Own);
+        return None;
     }
     let mut message = Message { segment, at: segment.payload, end: segment.end, scanned: None };
     if !glanced(passage, &mut message) {
         whole(&message);
     }
+    if segment.ports & 1 == 0 { None } else { Some(message) }
 }
 
 /// Sees the messages of a TCP segment one after the other.

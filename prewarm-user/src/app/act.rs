@@ -11,7 +11,7 @@ use super::core::HERE;
 use crate::{
     lease::{LeaseOrder, Pool, Reason},
     model::{Action, Intent, Observation, Origin, Outcome, Seen, Timestamp, Verdict},
-    resolve::{HostResolver, Lookups, ResolveError, Resolved, Resolver},
+    resolve::{HostResolver, Lookups, ResolveError, Resolved, Resolver, answers},
     telemetry::{Clock, Latency},
 };
 
@@ -32,6 +32,8 @@ pub(super) struct Actor<R = HostResolver> {
     pub(super) observations: mpsc::Sender<Observation>,
     pub(super) clock: Clock,
     pub(super) ring_to_dial: Arc<Latency>,
+    /// Told which names are expected, where the kernel answers in the place of a server.
+    pub(super) answers: Option<answers::Handle>,
 }
 
 impl<R: Resolver> Actor<R> {
@@ -127,6 +129,9 @@ impl<R: Resolver> Actor<R> {
     /// Tells the history what the look-up gave: its answer may come from a cache on this host, where no program of ours
     /// sees it.
     async fn learn(&self, intent: &Intent, resolved: &Resolved) {
+        if let Some(answers) = &self.answers {
+            answers.expect(intent.action.name());
+        }
         let seen = Seen::Answer {
             resource: intent.resource,
             name: Some(intent.action.name().clone()),
@@ -244,6 +249,7 @@ mod tests {
                 observations,
                 clock,
                 ring_to_dial: Arc::new(Latency::new()),
+                answers: None,
             };
             Self { actor: Arc::new(actor), outcomes: outcomes_in, observations: observations_in, intents: 0 }
         }

@@ -30,6 +30,7 @@ use crate::{
     model::{Action, ActionKind, Observation, Outcome, Phase, Seen, Timestamp, Verdict},
     observe::{Around, Merge, MergeCounters, Teller},
     policy,
+    resolve::answers,
     telemetry::{Clock, Latency},
 };
 
@@ -115,6 +116,8 @@ pub(super) struct Core {
     pub(super) ring_to_intent: Arc<Latency>,
     pub(super) saved: Arc<Latency>,
     pub(super) uses: Arc<Uses>,
+    /// Told of what servers answer, where the kernel answers in their place.
+    pub(super) answers: Option<answers::Handle>,
     pub(super) stop: watch::Receiver<bool>,
 }
 
@@ -147,7 +150,12 @@ impl Core {
             };
             match wake {
                 Wake::Ring(Ok(0)) => break Err(anyhow::anyhow!("the ring has ended")),
-                Wake::Ring(Ok(_)) => self.take_in(Teller::Wire, &mut batch, &mut decisions),
+                Wake::Ring(Ok(_)) => {
+                    if let Some(answers) = &self.answers {
+                        batch.iter().for_each(|observation| answers.told(observation));
+                    }
+                    self.take_in(Teller::Wire, &mut batch, &mut decisions);
+                }
                 Wake::Ring(Err(error)) => break Err(anyhow::Error::new(error).context("the ring")),
                 Wake::Outcome(outcome) => {
                     if let Some(outcome) = self.uses.outcome(outcome) {

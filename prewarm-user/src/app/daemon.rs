@@ -19,6 +19,7 @@ use tokio::{
 
 use super::{
     act::Actor,
+    answers::{Answering, Around},
     core::{Core, HERE, Question},
     explain::explain,
     handle::Daemon,
@@ -89,6 +90,7 @@ async fn daemon(arguments: RunArguments, config: Config) -> anyhow::Result<()> {
         redirect: config.handover.redirect.enabled,
         tproxy: !config.handover.tproxy.interfaces.is_empty(),
         lookups: config.sources.libraries().is_some(),
+        answers: if config.answers.servers.is_empty() { 0 } else { config.answers.entries },
         ..kernel::Settings::new(Key::from_secret(&installation))
     };
     let mut programs = Programs::load(object, &settings).map_err(explain)?;
@@ -156,6 +158,14 @@ async fn daemon(arguments: RunArguments, config: Config) -> anyhow::Result<()> {
     let lookups = Arc::new(Lookups::new(resolver, config.resolve.concurrent));
     let (saved, ring_to_dial, ring_to_intent) =
         (Arc::new(Latency::new()), Arc::new(Latency::new()), Arc::new(Latency::new()));
+    let around = Around {
+        own: &own,
+        key: Key::from_secret(&installation),
+        pool: pool.clone(),
+        observations: observations.clone(),
+        clock,
+    };
+    let answering = Answering::start(&config, &mut programs, around)?;
     let reports = Reports::default();
     let gauges = Arc::new(Gauges {
         clock,
@@ -170,6 +180,7 @@ async fn daemon(arguments: RunArguments, config: Config) -> anyhow::Result<()> {
         reports: reports.clone(),
         sources: sources.counters.clone(),
         unwatched: watch.reason.clone(),
+        answers: answering.handle.clone(),
     });
     let handle = Arc::new(Daemon {
         arguments,
@@ -221,9 +232,19 @@ async fn daemon(arguments: RunArguments, config: Config) -> anyhow::Result<()> {
         ring_to_intent,
         saved,
         uses,
+        answers: answering.handle.clone(),
         stop: stopped.clone(),
     };
-    let actor = Actor { lookups, pool: pool.clone(), warming, outcomes, observations, clock, ring_to_dial };
+    let actor = Actor {
+        lookups,
+        pool: pool.clone(),
+        warming,
+        outcomes,
+        observations,
+        clock,
+        ring_to_dial,
+        answers: answering.handle.clone(),
+    };
     let mut core = tokio::spawn(core.run());
     let actor = tokio::spawn(actor.run(intents_in, stopped));
     let rule = Rule::new(&config.handover);
@@ -261,6 +282,7 @@ async fn daemon(arguments: RunArguments, config: Config) -> anyhow::Result<()> {
     }
     drop(std::fs::remove_file(&config.control.socket));
     sources.stop();
+    answering.stop();
     ways.close().await;
     if tokio::time::timeout(GRACE, memory::remember(&questions, &memory)).await.is_err() {
         tracing::warn!("what was learnt could not be written in {} s", GRACE.as_secs());

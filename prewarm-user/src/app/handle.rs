@@ -16,9 +16,10 @@ use super::{
 };
 use crate::{
     cli::RunArguments,
-    control::{Answer, Failure, FailureCode, Handle, Request},
+    control::{Answer, Failure, FailureCode, FlushView, Handle, Request},
     lease::Pool,
-    model::{Observation, Seen},
+    model::{Name, Observation, Seen},
+    resolve::answers::Flush,
     telemetry::Clock,
 };
 
@@ -74,6 +75,15 @@ impl Daemon {
                 let explained = self.ask(|to| Question::Explain(request, to)).await?;
                 Answer::Explanation(Box::new(explained.map_err(|error| refused(&error))?))
             }
+            Request::Answers(limit) => match &self.gauges.answers {
+                Some(answers) => Answer::Answers(answers.list(limit.limit).await),
+                None => return Err(refused(NOT_ANSWERING)),
+            },
+            Request::FlushAnswers(what) => {
+                let Some(answers) = &self.gauges.answers else { return Err(refused(NOT_ANSWERING)) };
+                let gone = answers.flush(flush(&what)?).await;
+                Answer::Done(format!("{gone} answers let go of"))
+            }
             Request::Reload => Answer::Done(self.reload().await?),
             Request::Attach { interface } => {
                 let done = self.ask(|to| Question::Attach(interface, to)).await?;
@@ -104,6 +114,17 @@ impl Handle for Daemon {
             self.connects_dropped.fetch_add(1, Ordering::Relaxed);
         }
     }
+}
+
+const NOT_ANSWERING: &str = "the kernel answers nothing (hint: prewarm run --answer ADDRESS@INTERFACE)";
+
+fn flush(what: &FlushView) -> Result<Flush, Failure> {
+    let name = |text: &str| text.parse::<Name>().map_err(|error| refused(&format!("{text:?} is no name: {error}")));
+    Ok(match what {
+        FlushView::Name(text) => Flush::Name(name(text)?),
+        FlushView::Zone(text) => Flush::Zone(name(text)?),
+        FlushView::All => Flush::All,
+    })
 }
 
 fn refused(message: &str) -> Failure {

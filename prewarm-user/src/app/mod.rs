@@ -3,6 +3,7 @@
 //! Comes in: the configuration. Goes out: a running daemon. Never here: a decision, a protocol, or a format.
 
 mod act;
+mod answers;
 mod core;
 mod daemon;
 mod explain;

@@ -16,7 +16,7 @@ use crate::{
     handover::Reports,
     lease::{LeaseState, Pool},
     model::{ActionKind, Timestamp},
-    resolve::{HostResolver, Lookups},
+    resolve::{HostResolver, Lookups, answers},
     telemetry::{Clock, Latency},
 };
 
@@ -35,6 +35,8 @@ pub(super) struct Gauges {
     pub(super) sources: SourceCounters,
     /// Why the connections of programs are not watched.
     pub(super) unwatched: Option<String>,
+    /// Where answers are given by the kernel.
+    pub(super) answers: Option<answers::Handle>,
 }
 
 impl Gauges {
@@ -130,6 +132,7 @@ impl Gauges {
             ring_to_intent_us: self.ring_to_intent.quantiles(micros).into(),
             memory_bytes: numbers.bytes,
             attachments: numbers.attachments.clone(),
+            given: self.answers.as_ref().map(answers::Handle::numbers),
             health: health(numbers, &self.sources),
         }
     }

@@ -27,7 +27,9 @@ impl Heart {
     /// # Errors
     /// When the kernel programs have no place for it.
     pub(super) fn start(programs: &mut Programs, config: &Config) -> Result<Self, KernelError> {
-        let is_needed = config.handover.redirect.enabled || !config.handover.tproxy.interfaces.is_empty();
+        let is_needed = config.handover.redirect.enabled
+            || !config.handover.tproxy.interfaces.is_empty()
+            || !config.answers.servers.is_empty();
         if !is_needed {
             return Ok(Self::default());
         }

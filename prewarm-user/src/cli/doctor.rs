@@ -259,6 +259,17 @@ fn attached(stats: &Stats) -> Vec<Finding> {
         ),
     });
     findings.extend(encrypted(stats));
+    for server in stats.given.iter().flat_map(|given| &given.servers) {
+        let found = format!("{} at {}: {}", server.server, server.interface, server.mode);
+        findings.push(match &server.reason {
+            None => Finding::ok("answers", found),
+            Some(reason) => Finding::warn(
+                "answers",
+                format!("{found} ({reason})"),
+                "answers are given all the same, at more cost a packet, unless they are off",
+            ),
+        });
+    }
     let complaint = |text: &String| Finding::warn("health", text, "see `prewarm stats`");
     findings.extend(stats.health.iter().map(complaint));
     findings

@@ -3,6 +3,7 @@
 //! Comes in: arguments. Goes out: data on standard output, everything else on standard error, an exit code. Never
 //! here: a decision of the daemon's; most commands only ask it over the control socket.
 
+mod answers;
 mod config;
 mod dissect;
 mod doctor;
@@ -61,6 +62,8 @@ pub enum Command {
     Stats(stats::StatsArguments),
     /// Lists the connections that are held.
     Leases(ListArguments),
+    /// Lists the answers that the kernel gives in the place of a server on this host, and lets go of them.
+    Answers(answers::AnswersArguments),
     /// Lists the names that are known.
     Names(ListArguments),
     /// Lists the origins that programs connect to: round trips, and what leases saved or would have saved.
@@ -100,6 +103,7 @@ impl Command {
             Self::Lease(arguments) => arguments.run(),
             Self::Stats(arguments) => arguments.run(),
             Self::Leases(arguments) => leases::run(&arguments),
+            Self::Answers(arguments) => arguments.run(),
             Self::Names(arguments) => names::run(&arguments),
             Self::Origins(arguments) => origins::run(&arguments),
             Self::Predictions(arguments) => predictions::run(&arguments),

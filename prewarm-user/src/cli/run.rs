@@ -5,7 +5,7 @@ use std::{net::SocketAddr, path::PathBuf};
 use clap::Args;
 
 use crate::{
-    config::{Config, ConfigError, RedirectSettings, Source, Sources, load},
+    config::{AnswerAt, Config, ConfigError, RedirectSettings, Source, Sources, load},
     kernel::cgroup_mount,
     telemetry::LogFormat,
 };
@@ -38,6 +38,10 @@ pub struct RunArguments {
     /// times.
     #[arg(long, value_name = "IF")]
     tproxy: Vec<String>,
+    /// Gives the answers of a DNS server on this host from inside the kernel, to clients that come by this interface; may
+    /// be given several times.
+    #[arg(long = "answer", value_name = "ADDRESS@IF")]
+    answers: Vec<AnswerAt>,
     /// Does not watch what arrives.
     #[arg(long)]
     no_ingress: bool,
@@ -81,6 +85,10 @@ impl RunArguments {
         let mut config = load(&self.settings.sources())?;
         add(&mut config.capture.interfaces, &self.interfaces);
         add(&mut config.sources.list, &self.source);
+        add(&mut config.answers.servers, &self.answers);
+        for at in &config.answers.servers {
+            add(&mut config.capture.interfaces, std::slice::from_ref(&at.interface));
+        }
         let handover = &mut config.handover;
         add(&mut handover.socks.listen, &self.socks);
         add(&mut handover.connect.listen, &self.connect);

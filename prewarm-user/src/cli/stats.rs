@@ -4,6 +4,7 @@ use std::{io::IsTerminal as _, process::ExitCode, thread, time::Duration};
 
 use anyhow::bail;
 use clap::Args;
+use prewarm_ebpf::answers::AnswerCounter;
 
 use super::{SocketArgument, exit::UNHEALTHY, output};
 use crate::control::{Answer, LatencyView, Request, Stats};
@@ -168,6 +169,29 @@ fn shown(stats: &Stats) -> String {
                 counters.bytes as f64 / 1e6
             ),
         );
+    }
+    if let Some(given) = &stats.given {
+        for server in &given.servers {
+            let reason = server.reason.as_ref().map(|reason| format!(" ({reason})")).unwrap_or_default();
+            row("answers of", server.server.clone(), format!("at {}: {}{reason}", server.interface, server.mode));
+        }
+        let note = format!(
+            "{} held; {} filled, {} expected, {} refreshed, {} full, {} doubted, {} by client",
+            given.held,
+            given.filled,
+            given.expected,
+            given.refreshed,
+            given.full,
+            given.doubted,
+            given.by_client.len()
+        );
+        row("answered in the kernel", given.answered.to_string(), note);
+        let reasons = AnswerCounter::ALL.iter().filter(|counter| counter.is_reason());
+        for (counter, count) in reasons.filter_map(|counter| Some((counter, given.kernel.get(counter.name())?))) {
+            if *count > 0 {
+                row("left to the server", count.to_string(), counter.name().replace('_', " "));
+            }
+        }
     }
     row("ring to dial", stats.ring_to_dial_us.count.to_string(), latency(&stats.ring_to_dial_us, "µs"));
     row(

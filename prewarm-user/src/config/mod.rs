@@ -4,6 +4,7 @@
 //! file made from the documentation of these very fields. Never here: reading a setting anywhere but at start and
 //! reload, or a default that stands elsewhere than in `Default`.
 
+mod answers;
 mod capture;
 mod handover;
 mod history;
@@ -21,6 +22,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::model::Origin;
 
+pub use answers::{AnswerAt, AnswersSettings};
 pub use capture::{CaptureSettings, XdpMode};
 pub use handover::{HandoverSettings, ProxySettings, RedirectSettings, TproxySettings};
 pub use history::HistorySettings;
@@ -52,6 +54,8 @@ pub struct Config {
     pub policy: PolicySettings,
     /// How predicted names are looked up.
     pub resolve: ResolveSettings,
+    /// Answers in the kernel, for questions to a DNS server on this host.
+    pub answers: AnswersSettings,
     /// Pre-established connections.
     pub lease: LeaseSettings,
     /// Who may take leases, and by which ways.
@@ -84,6 +88,7 @@ impl Config {
             self.predict.check(),
             self.policy.check(),
             self.resolve.check(),
+            self.answers.check(),
             self.lease.check(),
             self.handover.check(),
             self.requests.check(),

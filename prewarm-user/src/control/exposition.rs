@@ -6,6 +6,7 @@ use prometheus_client::{
     metrics::{counter::ConstCounter, gauge::ConstGauge},
     registry::Registry,
 };
+use prewarm_ebpf::answers::AnswerCounter;
 
 use super::{LatencyView, SourceCounts, Stats};
 use crate::handover::WayCounters;
@@ -88,6 +89,10 @@ metrics! {
     Counter "prewarm_warm_resumed_connections", "Of those, connections whose TLS session was resumed", |s| s.warms.resumed as f64;
     Counter "prewarm_warm_reused_requests", "Warm requests over a held connection", |s| s.warms.reused as f64;
     Counter "prewarm_warm_retried_requests", "Warm requests sent again because the held connection had died", |s| s.warms.retried as f64;
+    Counter "prewarm_answers_given_questions", "Questions that the kernel answered in the place of a server", |s| s.given.as_ref().map_or(0.0, |given| given.answered as f64);
+    Gauge "prewarm_answers_held", "Answers laid ready in the kernel now", |s| s.given.as_ref().map_or(0.0, |given| given.held as f64);
+    Counter "prewarm_answers_asked_questions", "Questions to servers to fill and renew answers", |s| s.given.as_ref().map_or(0.0, |given| given.asked as f64);
+    Counter "prewarm_answers_refreshed", "Answers renewed", |s| s.given.as_ref().map_or(0.0, |given| given.refreshed as f64);
     Gauge "prewarm_warm_held_connections", "Connections held for warm requests now", |s| s.warms.held as f64;
 }
 
@@ -114,7 +119,12 @@ pub const LABELLED: &[(&str, &str, &str)] = &[
     (HANDOVER[3].0, "way", HANDOVER[3].1),
     (HANDOVER[4].0, "way", HANDOVER[4].1),
     (HANDOVER[5].0, "way", HANDOVER[5].1),
+    (LEFT.0, "reason", LEFT.1),
 ];
+
+/// What the kernel did not answer, with the label `reason`: name, meaning.
+const LEFT: (&str, &str) =
+    ("prewarm_answers_left_questions", "Questions that the kernel left to the server, by reason");
 
 type OfSource = (&'static str, &'static str, fn(&SourceCounts) -> u64);
 
@@ -222,6 +232,13 @@ impl Collector for Snapshot {
             for (way, counters) in &stats.handover {
                 let labels = [("way", way.as_str())];
                 ConstCounter::new(read(counters) as f64).encode(family.encode_family(&labels)?)?;
+            }
+        }
+        let mut family = encoder.encode_descriptor(LEFT.0, LEFT.1, None, counter.metric_type())?;
+        for reason in AnswerCounter::ALL.iter().filter(|counter| counter.is_reason()) {
+            if let Some(count) = stats.given.as_ref().and_then(|given| given.kernel.get(reason.name())) {
+                let labels = [("reason", reason.name())];
+                ConstCounter::new(*count as f64).encode(family.encode_family(&labels)?)?;
             }
         }
         Ok(())

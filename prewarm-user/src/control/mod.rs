@@ -20,7 +20,7 @@ pub use explain::{
 pub use exposition::{Kind, LABELLED, METRICS, Metric, exposition};
 pub use origins::OriginView;
 pub use protocol::{
-    Answer, Failure, FailureCode, ListLimit, NameView, PredictionView, Reply, Request, RequestLine, VERSION,
+    Answer, Failure, FailureCode, FlushView, ListLimit, NameView, PredictionView, Reply, Request, RequestLine, VERSION,
 };
 pub use server::{Handle, serve};
 pub use socket::{SocketError, bind};

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::{ExplainRequest, ExplanationView, OriginView, Stats};
-use crate::lease::LeaseView;
+use crate::{lease::LeaseView, resolve::answers::AnswerView};
 
 /// The protocol's version. A daemon refuses another major version and says which it speaks.
 pub const VERSION: u32 = 1;
@@ -35,6 +35,10 @@ pub enum Request {
     Predictions(ListLimit),
     /// Why something is expected.
     Explain(ExplainRequest),
+    /// The answers that the kernel gives, the most used first.
+    Answers(ListLimit),
+    /// Let go of answers.
+    FlushAnswers(FlushView),
     /// Read the configuration again.
     Reload,
     /// Attach to one more interface.
@@ -47,6 +51,18 @@ pub enum Request {
         /// Its name.
         interface: String,
     },
+}
+
+/// Which answers are let go of.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FlushView {
+    /// Those of a name.
+    Name(String),
+    /// Those of a zone.
+    Zone(String),
+    /// All.
+    All,
 }
 
 /// How many rows of a list, at most.
@@ -94,6 +110,8 @@ pub enum Answer {
     Predictions(Vec<PredictionView>),
     /// To [`Request::Explain`].
     Explanation(Box<ExplanationView>),
+    /// To [`Request::Answers`].
+    Answers(Vec<AnswerView>),
     /// To what only does something: a line for a person.
     Done(String),
 }

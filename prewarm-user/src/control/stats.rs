@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::handover::WayCounters;
 use crate::kernel::{Attachment, EgressHook, XdpMode};
+use crate::resolve::answers::Numbers;
 
 /// The version of [`Stats`]' form; it grows when a key changes its meaning or goes.
 pub const STATS_SCHEMA: u32 = 1;
@@ -57,6 +58,9 @@ pub struct Stats {
     pub ring_to_intent_us: LatencyView,
     /// Bytes of the tables that learn.
     pub memory_bytes: u64,
+    /// Answers that the kernel gives in the place of servers on this host, where that is switched on.
+    #[serde(default)]
+    pub given: Option<Numbers>,
     /// Where the programs are attached.
     pub attachments: Vec<AttachmentView>,
     /// What is not as it should be, a line each; empty when all is well.

@@ -76,6 +76,8 @@ pub(super) struct Wanted {
     pub(super) ingress: Option<config::XdpMode>,
     pub(super) egress: bool,
     pub(super) tcx: bool,
+    /// Whether packets are sent back.
+    pub(super) answers: bool,
 }
 
 /// Attaches the programs that are wanted, or none.
@@ -83,7 +85,7 @@ pub(super) fn attach(bpf: &mut Ebpf, interface: &str, wanted: Wanted) -> Result<
     let index = link::index(interface)?;
     link::expect_ethernet(interface)?;
     let (xdp, xdp_mode, xdp_reason) = match wanted.ingress {
-        Some(mode) => attach_xdp(bpf, interface, index, mode)?,
+        Some(mode) => attach_xdp(bpf, interface, index, mode, wanted.answers)?,
         None => (None, XdpMode::Off, None),
     };
     // On an error `xdp` is dropped, and with it the attachment.
@@ -126,6 +128,7 @@ fn attach_xdp(
     interface: &str,
     index: u32,
     wanted: config::XdpMode,
+    answers: bool,
 ) -> Result<XdpAttached, KernelError> {
     let error =
         |source| KernelError::Attach { program: INGRESS, interface: interface.to_owned(), source: Box::new(source) };
@@ -136,6 +139,12 @@ fn attach_xdp(
         }
         config::XdpMode::Native => {
             (program.attach_to_if_index(index, xdp::XdpMode::Driver).map_err(error)?, XdpMode::Native, None)
+        }
+        config::XdpMode::Auto if answers && link::driver(interface).as_deref() == Some("veth") => {
+            let reason = "a veth takes what is sent back only where its other end has an XDP program too; \
+                          capture.xdp = \"native\" where it does"
+                .to_owned();
+            (program.attach_to_if_index(index, xdp::XdpMode::Skb).map_err(error)?, XdpMode::Generic, Some(reason))
         }
         config::XdpMode::Auto => match program.attach_to_if_index(index, xdp::XdpMode::Driver) {
             Ok(id) => (id, XdpMode::Native, None),

@@ -6,6 +6,7 @@
 //!
 //! [`Observation`]: crate::model::Observation
 
+mod answers;
 mod attach;
 mod cgroup;
 mod counts;
@@ -28,6 +29,7 @@ mod steer;
 mod tproxy;
 mod trial;
 
+pub use answers::{AnswerCounters, AnswerCounts, AnswerMaps, AnswerParts, WantedRing};
 pub use attach::{Attachment, EgressHook, XdpMode};
 pub use cgroup::{Cgroup, cgroup2_mount};
 pub use counts::{Counters, Counts};

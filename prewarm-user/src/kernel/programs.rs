@@ -13,6 +13,9 @@ use prewarm_ebpf::abi::{
     OWN_MARK, RECENT_ENTRIES, RING, RING_BYTES, RecentSlot, SLEEPING, TICKS, WINDOW,
 };
 use prewarm_ebpf::{
+    answers::{
+        self, ANSWERING, CLIENT_ENTRIES, INDEX_ENTRIES, LIMIT_ENTRIES, SIGHT_ENTRIES, SLOT_ENTRIES, WANTED_BYTES,
+    },
     getaddrinfo::{LOOKUP_ENTRIES, LOOKUPS, OWN_PROCESS, OWN_PROCESSES},
     redirect::{REDIRECTED, REDIRECTED_ENTRIES},
     tproxy::{FLOW_ENTRIES, FLOWS},
@@ -24,6 +27,9 @@ use super::{
     object::check_abi,
 };
 use crate::config::XdpMode;
+
+/// The smallest ring.
+const PAGE: u32 = 4096;
 
 /// What is fixed when the programs are loaded.
 #[derive(Clone, Debug)]
@@ -47,6 +53,8 @@ pub struct Settings {
     pub redirect: bool,
     /// The same of the program that takes over forwarded connections.
     pub tproxy: bool,
+    /// How many answers `ingress` may hold and give; 0 switches that off.
+    pub answers: u32,
     /// The same of the programs that watch `getaddrinfo`.
     pub lookups: bool,
 }
@@ -65,6 +73,7 @@ impl Settings {
             egress: true,
             redirect: false,
             tproxy: false,
+            answers: 0,
             lookups: false,
         }
     }
@@ -78,6 +87,7 @@ pub struct Programs {
     sockops: Option<SockOpsLink>,
     ring_bytes: u32,
     redirect: bool,
+    answers: u32,
     wanted: Wanted,
 }
 
@@ -91,13 +101,19 @@ impl Programs {
         for program in [INGRESS, EGRESS] {
             verify(&mut bpf, program)?;
         }
-        let wanted = Wanted { ingress: settings.ingress, egress: settings.egress, tcx: settings.tcx };
+        let wanted = Wanted {
+            ingress: settings.ingress,
+            egress: settings.egress,
+            tcx: settings.tcx,
+            answers: settings.answers > 0,
+        };
         Ok(Self {
             bpf,
             attached: BTreeMap::new(),
             sockops: None,
             ring_bytes: settings.ring_bytes,
             redirect: settings.redirect,
+            answers: settings.answers,
             wanted,
         })
     }
@@ -211,7 +227,14 @@ impl Programs {
         let counters = u64::from(COUNTERS_ENTRIES) * 8 * COUNTERS_LENGTH as u64 * processors;
         let dialled = u64::from(DIALLED_ENTRIES) * super::sockops::ENTRY_BYTES;
         let redirected = if self.redirect { super::redirect::BYTES } else { 0 };
-        u64::from(self.ring_bytes) + known + recent + counters + dialled + redirected + super::log::BYTES
+        u64::from(self.ring_bytes)
+            + known
+            + recent
+            + counters
+            + dialled
+            + redirected
+            + super::log::BYTES
+            + super::answers::bytes(self.answers)
     }
 }
 
@@ -230,6 +253,7 @@ pub(super) fn open(object: &[u8], settings: &Settings) -> Result<Ebpf, KernelErr
     // Without /proc nothing tells the daemon's own look-ups from others', of which there are hardly any.
     let (device, inode) = std::fs::metadata("/proc/self/ns/pid").map_or((0, 0), |space| (space.dev(), space.ino()));
     let window = u64::try_from(settings.window.as_millis()).unwrap_or(u64::MAX).saturating_mul(ticks) / 1000;
+    let only_if_wanted = |entries| if settings.answers > 0 { entries } else { 1 };
     EbpfLoader::new()
         .verifier_log_level(VerifierLogLevel::STATS)
         .override_global(KEY, settings.key.words(), true)
@@ -239,6 +263,14 @@ pub(super) fn open(object: &[u8], settings: &Settings) -> Result<Ebpf, KernelErr
         .map_max_entries(RING, settings.ring_bytes)
         .map_max_entries(REDIRECTED, if settings.redirect { REDIRECTED_ENTRIES } else { 1 })
         .map_max_entries(FLOWS, if settings.tproxy { FLOW_ENTRIES } else { 1 })
+        .override_global(ANSWERING, &u32::from(settings.answers > 0), true)
+        .map_max_entries(answers::SLOTS, settings.answers.clamp(1, SLOT_ENTRIES))
+        .map_max_entries(answers::USES, settings.answers.clamp(1, SLOT_ENTRIES))
+        .map_max_entries(answers::INDEX, only_if_wanted(INDEX_ENTRIES))
+        .map_max_entries(answers::CLIENTS, only_if_wanted(CLIENT_ENTRIES))
+        .map_max_entries(answers::LIMITS, only_if_wanted(LIMIT_ENTRIES))
+        .map_max_entries(answers::SIGHTS, only_if_wanted(SIGHT_ENTRIES))
+        .map_max_entries(answers::WANTED, if settings.answers > 0 { WANTED_BYTES } else { PAGE })
         .map_max_entries(LOOKUPS, if settings.lookups { LOOKUP_ENTRIES } else { 1 })
         .override_global(OWN_PROCESS, &std::process::id(), true)
         .override_global(OWN_PROCESSES[0], &device, true)

@@ -4,13 +4,14 @@ use std::time::Duration;
 
 use aya::{
     Ebpf,
+    maps::Array,
     programs::{Program, ProgramError, TestRun as _, TestRunOptions, TestRunResult},
 };
-use prewarm_ebpf::abi::INGRESS;
+use prewarm_ebpf::{abi::INGRESS, redirect::HEARTBEAT};
 
 use super::{
-    Counters, KernelError, Key, Known, Record, Ring, Settings,
-    programs::{open, take_counters, take_known, take_ring, verify},
+    AnswerParts, Counters, Heartbeat, KernelError, Key, Known, Record, Ring, Settings, answers,
+    programs::{open, take_counters, take_known, take_map, take_ring, verify},
 };
 
 /// The shortest frame that a test run takes: an Ethernet header.
@@ -65,6 +66,40 @@ impl Trial {
         let TestRunResult { return_value, duration, .. } =
             result.map_err(|source| KernelError::TestRun { program, source: Box::new(source) })?;
         Ok((return_value, duration))
+    }
+
+    /// Runs a program once over a frame and gives its verdict and what the frame became.
+    ///
+    /// # Errors
+    /// When the kernel can't.
+    pub fn transform(&mut self, program: &'static str, frame: &[u8]) -> Result<(u32, Vec<u8>), KernelError> {
+        let mut out = vec![0; MAX_FRAME];
+        let options = TestRunOptions { data_in: Some(frame), data_out: Some(&mut out), ..TestRunOptions::new() };
+        let result = match self.bpf.program(program) {
+            Some(Program::Xdp(xdp)) => xdp.test_run(options),
+            Some(Program::SchedClassifier(classifier)) => classifier.test_run(options),
+            _ => Err(ProgramError::UnexpectedProgramType),
+        };
+        let TestRunResult { return_value, data_size_out, .. } =
+            result.map_err(|source| KernelError::TestRun { program, source: Box::new(source) })?;
+        out.truncate(data_size_out as usize);
+        Ok((return_value, out))
+    }
+
+    /// The maps of answers, once.
+    ///
+    /// # Errors
+    /// When they were taken before.
+    pub fn answers(&mut self) -> Result<AnswerParts, KernelError> {
+        answers::parts(&mut self.bpf)
+    }
+
+    /// The writer of the beat, once.
+    ///
+    /// # Errors
+    /// When it was taken before.
+    pub fn heartbeat(&mut self) -> Result<Heartbeat, KernelError> {
+        take_map(&mut self.bpf, HEARTBEAT, Array::try_from).map(Heartbeat::new)
     }
 
     /// Takes the records that the runs left in the ring.

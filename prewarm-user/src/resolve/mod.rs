@@ -3,6 +3,7 @@
 //! Comes in: a name. Goes out: its addresses, how long they are good for, and what asking cost. Never here: a cache of
 //! our own (the resolver's is the one to warm), a question without prewarm's mark, or the choice of what to look up.
 
+pub mod answers;
 mod hickory;
 mod lookups;
 mod ports;

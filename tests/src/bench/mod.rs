@@ -1,5 +1,6 @@
 //! The benches: each gives rows, with its baselines as further subjects of the same case and metric.
 
+pub mod answers;
 pub mod behaviours;
 pub mod handover;
 pub mod live;

@@ -40,6 +40,9 @@ struct Arguments {
     /// Instead of measuring: so many requests to origins of every kind, cold and over each way (handover)
     #[arg(long, value_name = "N", num_args = 0..=1, default_missing_value = "1000", conflicts_with = "integrity")]
     behaviours: Option<u32>,
+    /// Instead of measuring: so many questions of every kind, each asked with and without the kernel's answers (answers)
+    #[arg(long, value_name = "N", num_args = 0..=1, default_missing_value = "100000")]
+    differential: Option<u32>,
     #[command(flatten)]
     predict: bench::predict::Flags,
 }
@@ -50,6 +53,8 @@ enum Name {
     Xdp,
     /// What each way out costs, against a direct connection and a plain forwarder
     Handover,
+    /// Answers of the kernel, against resolvers that answer from their caches
+    Answers,
     /// Events a second from ring to intent, the latency between them, and what an idle daemon costs
     Pipeline,
     /// What the predictor would have made ready on recorded accesses, and what it says of sequences
@@ -77,6 +82,7 @@ fn run(arguments: &Arguments) -> Result<ExitCode> {
         Name::Xdp => ("xdp", bench::xdp::run()?),
         Name::Handover => ("handover", handover(arguments)?),
         Name::Pipeline => ("pipeline", pipeline()?),
+        Name::Answers => ("answers", answers(arguments)?),
         Name::Predict => ("predict", arguments.predict.run()?),
     };
     let mut report = Report::new(name);
@@ -103,6 +109,15 @@ fn handover(arguments: &Arguments) -> Result<Vec<Row>> {
         (Some(count), _) => bench::handover::integrity(&binary, paths, count, &complain),
         (_, Some(count)) => bench::behaviours::run(&binary, paths, count, &complain),
         (None, None) => bench::handover::run(&binary, paths, arguments.rounds, &complain),
+    }
+}
+
+/// Answers of the kernel.
+fn answers(arguments: &Arguments) -> Result<Vec<Row>> {
+    interrupt::watch()?;
+    match arguments.differential {
+        Some(count) => bench::answers::differential(count, &complain),
+        None => bench::answers::run(&complain),
     }
 }
 

@@ -1,0 +1,586 @@
+//! The task that keeps answers laid ready.
+//!
+//! Comes in: what is wanted, expected and seen, datagrams, and what a person asks. Goes out: questions to the servers on
+//! this host, and what the store makes of their answers. Never here: a question to anybody else, and more of them than the
+//! settings allow.
+
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    io,
+    net::{IpAddr, Ipv6Addr, SocketAddr},
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, SystemTime},
+};
+
+use nix::{
+    sys::socket::{setsockopt, sockopt},
+    time::{ClockId, clock_gettime},
+};
+use prewarm_ebpf::answers::{A, AAAA, AnswerCounter, WantedRecord};
+use socket2::{Domain, Socket, Type};
+use tokio::{
+    net::UdpSocket,
+    sync::{mpsc, oneshot},
+    time::MissedTickBehavior,
+};
+
+use super::{
+    Answer, Asked, Asking, Fresh, Pending, Question, Refused, Server, Store, Table, Unfit, Why,
+    numbers::{AnswerView, Numbers},
+};
+use crate::{
+    kernel::{AnswerCounters, KernelError, WantedRing},
+    model::{Name, Observation, ResourceId, Seen, Timestamp},
+    telemetry::Clock,
+};
+
+/// How often the ring of what is wanted is looked at.
+const TICK: Duration = Duration::from_millis(20);
+/// How often the rest is looked after.
+const SECOND: Duration = Duration::from_secs(1);
+/// Wanted questions taken at once.
+const BATCH: usize = 512;
+/// For how long a question whose answer can't be given again is not asked again.
+const LEFT_ALONE: Duration = Duration::from_secs(60);
+/// Questions left alone at most, and names that servers answer by client.
+const MOST_LEFT_ALONE: usize = 8192;
+/// For how long a kind of question is expected after somebody asked such a one.
+const IN_USE: Duration = Duration::from_secs(600);
+/// For how long an expected name is expected.
+const EXPECTED: Duration = Duration::from_secs(60);
+/// How much later than an answer was laid ready another must be told for both to be compared.
+const SETTLED: Duration = Duration::from_secs(1);
+/// Names that a server answers by client before nothing of it is given any more.
+const BY_CLIENT: usize = 8;
+/// How often a server is asked to see whether it lets records take turns.
+const ORDERS: u8 = 4;
+/// Records with this address are the daemon's own look-ups.
+const HERE: IpAddr = IpAddr::V6(Ipv6Addr::LOCALHOST);
+
+/// What is asked of the task.
+#[derive(Debug)]
+pub enum Command {
+    /// A name is expected to be asked for.
+    Expect(Name),
+    /// A server answered a client.
+    Told(Told),
+    /// List answers, at most so many.
+    List(usize, oneshot::Sender<Vec<AnswerView>>),
+    /// Let go of answers; gives how many.
+    Flush(Flush, oneshot::Sender<usize>),
+}
+
+/// What a server told a client.
+#[derive(Clone, Debug)]
+pub struct Told {
+    /// When.
+    pub at: Timestamp,
+    /// The ID of the name.
+    pub resource: ResourceId,
+    /// The type.
+    pub qtype: u16,
+    /// The response code.
+    pub rcode: u8,
+    /// The addresses.
+    pub addresses: Vec<IpAddr>,
+    /// Whom.
+    pub client: IpAddr,
+}
+
+/// Which answers are let go of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Flush {
+    /// Those of a name.
+    Name(Name),
+    /// Those of a zone.
+    Zone(Name),
+    /// All.
+    All,
+}
+
+/// Says whether a ready lease leads to an address of a name.
+pub type Ready = Arc<dyn Fn(&Name, IpAddr) -> bool + Send + Sync>;
+
+/// What the task is made of.
+pub struct Parts<T> {
+    /// The answers.
+    pub store: Store<T>,
+    /// What is wanted.
+    pub wanted: WantedRing,
+    /// The socket that servers are asked by.
+    pub socket: UdpSocket,
+    /// The servers, with their interfaces' names.
+    pub servers: Vec<(Server, String)>,
+    /// Zones that are left alone.
+    pub exclude: Vec<Name>,
+    /// Questions a second at most.
+    pub per_second: u32,
+    /// Gives the ID of a name.
+    pub resource: Box<dyn Fn(&Name) -> ResourceId + Send>,
+    /// Where leases wait, if that matters.
+    pub ready: Option<Ready>,
+    /// Where what servers say is told.
+    pub observations: mpsc::Sender<Observation>,
+    /// The clock.
+    pub clock: Clock,
+    /// Where numbers are kept.
+    pub numbers: Arc<Mutex<Numbers>>,
+}
+
+/// The daemon's end of the task.
+#[derive(Clone)]
+pub struct Handle {
+    commands: mpsc::Sender<Command>,
+    numbers: Arc<Mutex<Numbers>>,
+    counters: Arc<AnswerCounters>,
+}
+
+impl Handle {
+    /// The daemon's end, and the task's.
+    #[must_use]
+    pub fn new(counters: AnswerCounters) -> (Self, mpsc::Receiver<Command>, Arc<Mutex<Numbers>>) {
+        let (commands, receiver) = mpsc::channel(1024);
+        let numbers = Arc::<Mutex<Numbers>>::default();
+        let handle = Self { commands, numbers: Arc::clone(&numbers), counters: Arc::new(counters) };
+        (handle, receiver, numbers)
+    }
+
+    /// Says that a name is expected, unless the task is busy.
+    pub fn expect(&self, name: &Name) {
+        drop(self.commands.try_send(Command::Expect(name.clone())));
+    }
+
+    /// Tells what a server told a client, unless the task is busy.
+    pub fn told(&self, observation: &Observation) {
+        if let Seen::Answer { resource, qtype: qtype @ (A | AAAA), rcode, addresses, .. } = &observation.seen {
+            let told = Told {
+                at: observation.at,
+                resource: *resource,
+                qtype: *qtype,
+                rcode: *rcode,
+                addresses: addresses.clone(),
+                client: observation.client,
+            };
+            drop(self.commands.try_send(Command::Told(told)));
+        }
+    }
+
+    /// The answers, at most so many.
+    pub async fn list(&self, limit: usize) -> Vec<AnswerView> {
+        let (to, answer) = oneshot::channel();
+        let sent = self.commands.send(Command::List(limit, to)).await;
+        if sent.is_err() { Vec::new() } else { answer.await.unwrap_or_default() }
+    }
+
+    /// Lets go of answers, and gives how many.
+    pub async fn flush(&self, what: Flush) -> usize {
+        let (to, answer) = oneshot::channel();
+        let sent = self.commands.send(Command::Flush(what, to)).await;
+        if sent.is_err() { 0 } else { answer.await.unwrap_or_default() }
+    }
+
+    /// What is counted, here and in the kernel.
+    #[must_use]
+    pub fn numbers(&self) -> Numbers {
+        let mut numbers = self.numbers.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        if let Ok(counts) = self.counters.read() {
+            numbers.answered = counts.get(AnswerCounter::Answered);
+            let named = |counter: &AnswerCounter| (counter.name().to_owned(), counts.get(*counter));
+            numbers.kernel = AnswerCounter::ALL.iter().map(named).collect();
+        }
+        numbers
+    }
+}
+
+/// A socket for questions to servers on this host, of both families, and its port. Packets carry the mark, so that the
+/// kernel side leaves them out.
+///
+/// # Errors
+/// When there is none to be had.
+pub fn socket(mark: u32) -> io::Result<(UdpSocket, u16)> {
+    let (socket, any): (Socket, SocketAddr) = match Socket::new(Domain::IPV6, Type::DGRAM, None) {
+        Ok(socket) => {
+            socket.set_only_v6(false)?;
+            (socket, (Ipv6Addr::UNSPECIFIED, 0).into())
+        }
+        Err(_) => (Socket::new(Domain::IPV4, Type::DGRAM, None)?, ([0, 0, 0, 0], 0).into()),
+    };
+    if let Err(error) = setsockopt(&socket, sockopt::Mark, &mark) {
+        tracing::debug!(%error, "answers: questions go out unmarked");
+    }
+    socket.set_nonblocking(true)?;
+    socket.bind(&any.into())?;
+    let socket = UdpSocket::from_std(socket.into())?;
+    let port = socket.local_addr()?.port();
+    Ok((socket, port))
+}
+
+/// The task.
+pub struct Service<T> {
+    parts: Parts<T>,
+    asking: Asking,
+    /// Kinds of questions that clients ask, with when they last did.
+    kinds: HashMap<(Server, u16, u8), Timestamp>,
+    /// Questions whose answers can't be given again, until when.
+    left_alone: HashMap<Asked, Timestamp>,
+    /// Names that a server answers by client.
+    by_client: HashSet<(Server, Name)>,
+    /// Servers of which nothing is given any more.
+    off: HashSet<Server>,
+    /// Whether servers let records take turns, and how often they were asked.
+    orders: HashMap<IpAddr, (bool, u8)>,
+    sent: u32,
+    asleep: Duration,
+}
+
+impl<T: Table> Service<T> {
+    /// The task with its parts.
+    #[must_use]
+    pub fn new(parts: Parts<T>) -> Self {
+        Self {
+            parts,
+            asking: Asking::default(),
+            kinds: HashMap::new(),
+            left_alone: HashMap::new(),
+            by_client: HashSet::new(),
+            off: HashSet::new(),
+            orders: HashMap::new(),
+            sent: 0,
+            asleep: asleep(),
+        }
+    }
+
+    /// Runs until nobody asks anything of it any more.
+    pub async fn run(mut self, mut commands: mpsc::Receiver<Command>) {
+        let mut often = tokio::time::interval(TICK);
+        often.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut seldom = tokio::time::interval(SECOND);
+        seldom.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut datagram = vec![0; 4096];
+        loop {
+            tokio::select! {
+                command = commands.recv() => match command {
+                    Some(command) => self.obey(command),
+                    None => return,
+                },
+                received = self.parts.socket.recv_from(&mut datagram) => {
+                    if let Ok((length, from)) = received
+                        && let Some((pending, answer)) = self.asking.take(from, &datagram[..length])
+                    {
+                        self.answered(pending, answer);
+                    }
+                }
+                _ = often.tick() => self.look(),
+                _ = seldom.tick() => self.look_after(),
+            }
+        }
+    }
+
+    /// Takes in what is wanted, and asks anew what gets old.
+    fn look(&mut self) {
+        let mut wanted = Vec::new();
+        self.parts.wanted.drain(BATCH.min(self.asking.room()), |record| wanted.extend(read(record)));
+        let now = self.parts.clock.now();
+        for (asked, resource) in wanted {
+            self.kinds.insert((asked.server, asked.question.qtype, asked.question.kind), now);
+            self.parts.store.wanted(&asked, resource);
+            if self.parts.store.get(&asked).is_none() {
+                self.ask(&asked, resource, Why::Wanted);
+            }
+        }
+        match self.parts.store.tick(now) {
+            Ok(again) => {
+                for asked in again {
+                    let resource = (self.parts.resource)(&asked.question.name);
+                    self.ask(&asked, resource, Why::Refresh);
+                }
+            }
+            Err(error) => tracing::warn!(%error, "answers: what is too old"),
+        }
+        if let Some(ready) = &self.parts.ready {
+            let orders = &self.orders;
+            let rotates = |server: IpAddr| orders.get(&server).is_some_and(|order| order.0);
+            if let Err(error) = self.parts.store.lead(|name, address| ready(name, address), rotates) {
+                tracing::debug!(%error, "answers: which address comes first");
+            }
+        }
+    }
+
+    fn look_after(&mut self) {
+        let now = self.parts.clock.now();
+        self.sent = 0;
+        self.asking.tick(now);
+        self.kinds.retain(|_, used| now.since(*used) < IN_USE);
+        self.left_alone.retain(|_, until| *until > now);
+        // While this host slept, TTLs ran out and no clock of the kernel's ran.
+        let asleep = asleep();
+        if asleep > self.asleep + Duration::from_millis(100) {
+            tracing::info!("answers: this host slept; all of them are asked anew");
+            self.flush(&Flush::All);
+        }
+        self.asleep = asleep;
+        let (held, lost, strays) = (self.parts.store.len() as u64, self.asking.lost, self.asking.strays);
+        let excluded: Vec<String> = self.by_client.iter().take(64).map(|(_, name)| name.to_string()).collect();
+        self.count(|numbers| {
+            (numbers.held, numbers.lost, numbers.strays) = (held, lost, strays);
+            numbers.by_client = excluded;
+        });
+    }
+
+    fn obey(&mut self, command: Command) {
+        match command {
+            Command::Expect(name) => self.expect(&name),
+            Command::Told(told) => self.compare(&told),
+            Command::List(limit, to) => drop(to.send(self.list(limit))),
+            Command::Flush(what, to) => drop(to.send(self.flush(&what))),
+        }
+    }
+
+    /// Asks ahead what clients ask of a name, in each kind that they do.
+    fn expect(&mut self, name: &Name) {
+        let now = self.parts.clock.now();
+        let resource = (self.parts.resource)(name);
+        let kinds: Vec<(Server, u16, u8)> = self.kinds.keys().copied().collect();
+        for (server, qtype, kind) in kinds {
+            let asked = Asked { server, question: Question { name: name.clone(), qtype, kind } };
+            if self.parts.store.get(&asked).is_some() {
+                self.parts.store.expect(&asked, now + EXPECTED);
+            } else {
+                self.ask(&asked, resource, Why::Expected);
+            }
+        }
+    }
+
+    /// Compares what a server told a client with what is held, and asks it where they differ.
+    fn compare(&mut self, told: &Told) {
+        let mut doubted = Vec::new();
+        for (asked, held) in self.parts.store.iter() {
+            let same_question = held.resource == told.resource && asked.question.qtype == told.qtype;
+            if same_question && held.since + SETTLED < told.at && told.at < held.expires && differs(&held.answer, told)
+            {
+                doubted.push((asked.clone(), held.resource));
+            }
+        }
+        for (asked, resource) in doubted {
+            tracing::debug!(client = %told.client, name = %asked.question.name, "answers: told something else");
+            self.count(|numbers| numbers.doubted += 1);
+            self.ask(&asked, resource, Why::Doubt);
+        }
+    }
+
+    fn ask(&mut self, asked: &Asked, resource: ResourceId, why: Why) {
+        let name = &asked.question.name;
+        let is_left_alone = self.off.contains(&asked.server)
+            || self.left_alone.contains_key(asked)
+            || self.by_client.contains(&(asked.server, name.clone()))
+            || self.parts.exclude.iter().any(|zone| name.is_within(zone));
+        if is_left_alone {
+            return;
+        }
+        if self.sent >= self.parts.per_second {
+            return self.count(|numbers| numbers.postponed += 1);
+        }
+        let now = self.parts.clock.now();
+        let second = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().subsec_nanos();
+        let second = Duration::from_nanos(second.into());
+        let Some((to, message)) = self.asking.begin(now, second, asked, (resource, why), random()) else { return };
+        self.sent += 1;
+        let to = match (to.ip(), self.parts.socket.local_addr()) {
+            (IpAddr::V4(address), Ok(SocketAddr::V6(_))) => SocketAddr::new(address.to_ipv6_mapped().into(), to.port()),
+            _ => to,
+        };
+        if let Err(error) = self.parts.socket.try_send_to(&message, to) {
+            tracing::debug!(%error, %to, "answers: a question");
+        }
+        self.count(|numbers| numbers.asked += 1);
+    }
+
+    fn answered(&mut self, pending: Pending, answer: Result<Answer, Unfit>) {
+        let now = self.parts.clock.now();
+        let asked = pending.asked.clone();
+        let answer = match answer {
+            Ok(answer) => answer,
+            Err(unfit) => return self.refused(now, asked, unfit),
+        };
+        if let Why::Order(before) = &pending.why {
+            return self.ordered(&asked, before, &answer, pending.resource);
+        }
+        if let Some(held) = self.parts.store.get(&asked) {
+            let expires = pending.base + Duration::from_secs(answer.ttl.into());
+            let agrees = held.answer.agrees(&answer);
+            if pending.why == Why::Doubt && agrees {
+                return self.by_client(now, &asked);
+            }
+            // The server's own cache: what it says is what is held, and no younger.
+            if agrees && expires <= held.expires + SECOND {
+                return;
+            }
+        } else if pending.why == Why::Doubt {
+            return;
+        }
+        self.tell(now, &asked, pending.resource, &answer);
+        let turns = answer.turns.is_some();
+        let first = answer.addresses.clone();
+        let expected = if pending.why == Why::Expected { now + EXPECTED } else { now };
+        let rotates = self.orders.get(&asked.server.address).is_some_and(|order| order.0);
+        let fresh = Fresh { resource: pending.resource, answer, base: pending.base, expected, rotates };
+        match self.parts.store.put(now, &asked, fresh) {
+            Ok(()) if pending.why == Why::Refresh => self.count(|numbers| numbers.refreshed += 1),
+            Ok(()) if pending.why == Why::Expected => self.count(|numbers| numbers.expected += 1),
+            Ok(()) => self.count(|numbers| numbers.filled += 1),
+            Err(Refused::Full) => self.count(|numbers| numbers.full += 1),
+            Err(Refused::Old) => {}
+            Err(Refused::Kernel(error)) => tracing::warn!(%error, "answers: the kernel's maps"),
+        }
+        let order = self.orders.get(&asked.server.address).copied().unwrap_or_default();
+        if turns && !order.0 && order.1 < ORDERS {
+            self.orders.insert(asked.server.address, (false, order.1 + 1));
+            self.ask(&asked, pending.resource, Why::Order(first));
+        }
+    }
+
+    /// Learns whether a server lets records take turns: it gave the same ones in another order.
+    fn ordered(&mut self, asked: &Asked, before: &[IpAddr], answer: &Answer, resource: ResourceId) {
+        let (rotates, times) = self.orders.get(&asked.server.address).copied().unwrap_or_default();
+        let turned = rotates || before != answer.addresses;
+        self.orders.insert(asked.server.address, (turned, times));
+        if turned && self.parts.ready.is_none() {
+            let orders = &self.orders;
+            let rotates = |server: IpAddr| orders.get(&server).is_some_and(|order| order.0);
+            drop(self.parts.store.lead(|_, _| false, rotates));
+        } else if !turned && times < ORDERS {
+            self.orders.insert(asked.server.address, (false, times + 1));
+            self.ask(asked, resource, Why::Order(before.to_vec()));
+        }
+    }
+
+    fn refused(&mut self, now: Timestamp, asked: Asked, unfit: Unfit) {
+        self.count(|numbers| *numbers.unfit.entry(unfit.name().to_owned()).or_default() += 1);
+        self.let_go(now, &asked);
+        if self.left_alone.len() < MOST_LEFT_ALONE {
+            self.left_alone.insert(asked, now + LEFT_ALONE);
+        }
+    }
+
+    /// The server says one thing to a client and another to us, at the same time.
+    fn by_client(&mut self, now: Timestamp, asked: &Asked) {
+        let Asked { server, question } = asked;
+        tracing::warn!(
+            "answers: {} answers {} by client; the kernel leaves it alone from now on",
+            server.address,
+            question.name
+        );
+        let all = self.parts.store.flush(now, |other| other.server == *server && other.question.name == question.name);
+        if let Err(error) = all {
+            tracing::warn!(%error, "answers: the kernel's maps");
+        }
+        if self.by_client.len() < MOST_LEFT_ALONE {
+            self.by_client.insert((*server, question.name.clone()));
+        }
+        if self.by_client.iter().filter(|(other, _)| other == server).count() >= BY_CLIENT && self.off.insert(*server) {
+            tracing::warn!("answers: {} answers many names by client; nothing of it is given any more", server.address);
+            drop(self.parts.store.flush(now, |other| other.server == *server));
+        }
+    }
+
+    fn let_go(&mut self, now: Timestamp, asked: &Asked) {
+        if let Err(error) = self.parts.store.remove(now, asked) {
+            tracing::warn!(%error, "answers: the kernel's maps");
+        }
+    }
+
+    fn flush(&mut self, what: &Flush) -> usize {
+        let now = self.parts.clock.now();
+        let is_it = |asked: &Asked| match what {
+            Flush::Name(name) => asked.question.name == *name,
+            Flush::Zone(zone) => asked.question.name.is_within(zone),
+            Flush::All => true,
+        };
+        self.left_alone.retain(|asked, _| !is_it(asked));
+        // What is on its way was said before.
+        self.asking.forget();
+        self.parts.store.flush(now, is_it).unwrap_or_else(|error: KernelError| {
+            tracing::warn!(%error, "answers: the kernel's maps");
+            0
+        })
+    }
+
+    /// Tells the history what a server says, since no client's answer shows it any more.
+    fn tell(&self, now: Timestamp, asked: &Asked, resource: ResourceId, answer: &Answer) {
+        if answer.addresses.is_empty() {
+            return;
+        }
+        let seen = Seen::Answer {
+            resource,
+            name: Some(asked.question.name.clone()),
+            qtype: asked.question.qtype,
+            rcode: 0,
+            ttl: Duration::from_secs(answer.ttl.into()),
+            addresses: answer.addresses.clone(),
+            service_binding: false,
+        };
+        drop(self.parts.observations.try_send(Observation { at: now, client: HERE, seen }));
+    }
+
+    fn list(&self, limit: usize) -> Vec<AnswerView> {
+        let now = self.parts.clock.now();
+        let interface = |server: &Server| {
+            let found = self.parts.servers.iter().find(|(other, _)| other == server);
+            found.map_or_else(String::new, |(_, name)| name.clone())
+        };
+        let store = &self.parts.store;
+        let view = |(asked, held): (&Asked, &super::Held)| {
+            AnswerView::new(asked, held, store.hits(held), interface(&asked.server), now)
+        };
+        let mut all: Vec<AnswerView> = store.iter().map(view).collect();
+        all.sort_by(|one, other| other.hits.cmp(&one.hits).then_with(|| one.name.cmp(&other.name)));
+        all.truncate(limit);
+        all
+    }
+
+    fn count(&self, change: impl FnOnce(&mut Numbers)) {
+        change(&mut self.parts.numbers.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+}
+
+/// Whether what a client was told is something else than what is held. Of more addresses than a record has room for,
+/// nobody knows all.
+fn differs(held: &Answer, told: &Told) -> bool {
+    if held.addresses.len() >= prewarm_ebpf::abi::ADDRESSES || told.addresses.len() >= prewarm_ebpf::abi::ADDRESSES {
+        return false;
+    }
+    let (mut ours, mut theirs) = (held.addresses.clone(), told.addresses.clone());
+    ours.sort_unstable();
+    theirs.sort_unstable();
+    ours != theirs || held.flags & 0xf != u16::from(told.rcode)
+}
+
+/// What a record wants, if it is a name at all.
+fn read(record: &WantedRecord) -> Option<(Asked, ResourceId)> {
+    let name = bytemuck::bytes_of(&record.name).get(..usize::from(record.name_length))?;
+    let name = Name::from_wire(name).ok()?;
+    let address: [u8; 16] = bytemuck::cast(record.server);
+    let server = Server { address: Ipv6Addr::from(address).to_canonical(), interface: record.interface };
+    let question = Question { name, qtype: record.qtype, kind: record.kind };
+    Some((Asked { server, question }, ResourceId(record.resource)))
+}
+
+/// How long this host has slept since it started.
+fn asleep() -> Duration {
+    let read = |clock| clock_gettime(clock).map(Duration::from).unwrap_or_default();
+    let monotonic = read(ClockId::CLOCK_MONOTONIC);
+    read(ClockId::CLOCK_BOOTTIME).saturating_sub(monotonic)
+}
+
+/// A number that nobody can guess; where the kernel has none to give, the clock's.
+fn random() -> u16 {
+    let mut bytes = [0; 2];
+    if getrandom::fill(&mut bytes).is_err() {
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        return (now.subsec_nanos() >> 4) as u16;
+    }
+    u16::from_ne_bytes(bytes)
+}
+
+/// Refusals by name.
+pub(super) type ByReason = BTreeMap<String, u64>;

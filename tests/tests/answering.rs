@@ -1,0 +1,209 @@
+//! Answers of the kernel beside a real resolver: the same to every question, never too old, never wrong.
+
+use std::{net::IpAddr, time::Duration};
+
+use nix::sys::signal::{Signal, kill};
+use prewarm_tests::{
+    answering::{ANSWERED, Generator, Kind, PLAIN, World, compare},
+    clock,
+    needs::{Need, skip},
+    question,
+};
+
+const NEEDS: &[Need] = &[Need::Root, Need::Packages, Need::Resolvers, Need::Binary];
+
+/// Asks everything that can be answered by the kernel until it is, or ten times.
+fn warm(world: &World, addresses: &[IpAddr]) -> u64 {
+    let plain = Generator::new(1).plain();
+    let mut held = 0;
+    for _ in 0..10 {
+        for &address in addresses {
+            for batch in plain.chunks(4000) {
+                world.ask_all(address, batch).unwrap();
+            }
+        }
+        clock::pause(Duration::from_millis(1200));
+        held = world.numbers().unwrap()["held"].as_u64().unwrap();
+        if held > 1500 {
+            break;
+        }
+    }
+    held
+}
+
+fn differential(kind: Kind, count: u16) {
+    if skip(NEEDS) {
+        return;
+    }
+    let mut world = World::start(kind).unwrap();
+    world.answer("audit = 0\nfills_per_second = 20000\nper_second = 0\n").unwrap();
+    let addresses: [(IpAddr, IpAddr); 2] =
+        [(ANSWERED.v4.into(), PLAIN.v4.into()), (ANSWERED.v6.into(), PLAIN.v6.into())];
+    let held = warm(&world, &addresses.map(|(answered, _)| answered));
+    assert!(held > 1000, "{held} answers are held: {:#}", world.numbers().unwrap());
+    let since = clock::now();
+    let mut generator = Generator::new(7);
+    let messages: Vec<Vec<u8>> = (0..count).map(|id| generator.next(id)).collect();
+    let mut differences = Vec::new();
+    for batch in messages.chunks(500) {
+        for (answered, plain) in addresses {
+            let (theirs, ours) = (world.ask_all(plain, batch).unwrap(), world.ask_all(answered, batch).unwrap());
+            for ((ours, theirs), message) in ours.iter().zip(&theirs).zip(batch) {
+                // Warming took up to ten rounds.
+                let elapsed = (clock::now() - since).as_secs() as u32 + 60;
+                match (ours, theirs) {
+                    (Some(ours), Some(theirs)) => {
+                        // The server may have asked anew in between: then it says the same when it is asked once more.
+                        if let Err(difference) = compare(ours, theirs, elapsed)
+                            && world
+                                .ask(plain, message)
+                                .unwrap()
+                                .is_none_or(|theirs| compare(ours, &theirs, elapsed).is_err())
+                        {
+                            differences.push(format!("{difference:?}: {message:02x?}\n {ours:02x?}\n {theirs:02x?}"));
+                        }
+                    }
+                    (None, None) => {}
+                    _ => differences.push(format!("one answer only: {message:02x?} {ours:02x?} {theirs:02x?}")),
+                }
+            }
+        }
+    }
+    let numbers = world.numbers().unwrap();
+    assert!(
+        differences.is_empty(),
+        "{} differ: {}",
+        differences.len(),
+        differences[..differences.len().min(5)].join("\n")
+    );
+    let answered = numbers["answered"].as_u64().unwrap();
+    // About half of them are of a kind that the kernel answers.
+    assert!(answered > u64::from(count) / 3, "{answered} of {count}: {numbers:#}");
+}
+
+#[test]
+fn answers_are_those_of_unbound() {
+    differential(Kind::Unbound, 3000);
+}
+
+#[test]
+fn answers_are_those_of_knot_resolver() {
+    differential(Kind::KnotResolver, 3000);
+}
+
+/// The first address in an answer.
+fn address(answer: &[u8]) -> Option<IpAddr> {
+    let message = hickory_proto::op::Message::from_vec(answer).ok()?;
+    message.answers.first()?.data.ip_addr()
+}
+
+fn answered(world: &World) -> u64 {
+    world.numbers().unwrap()["answered"].as_u64().unwrap()
+}
+
+#[test]
+fn a_record_that_changes_is_never_told_beyond_its_ttl() {
+    if skip(NEEDS) {
+        return;
+    }
+    let mut world = World::start(Kind::Unbound).unwrap();
+    world.answer("audit = 0\n").unwrap();
+    // h3 has a TTL of 7 s.
+    let (server, asked) = (ANSWERED.v4.into(), question::bytes("h3.example.org"));
+    let before: IpAddr = [192, 0, 2, 4].into();
+    clock::wait_for("an answer of the kernel", Duration::from_secs(20), || {
+        let answer = world.ask(server, &asked)?;
+        assert_eq!(answer.as_deref().and_then(address), Some(before));
+        clock::pause(Duration::from_millis(100));
+        Ok((answered(&world) > 0).then_some(()))
+    })
+    .unwrap();
+    let changed = prewarm_tests::answering::zone().replace("h3 7 A 192.0.2.4", "h3 7 A 192.0.2.104");
+    world.replace_zone(&changed).unwrap();
+    let since = clock::now();
+    let after: IpAddr = [192, 0, 2, 104].into();
+    let mut first = None;
+    clock::wait_for("the new address", Duration::from_secs(20), || {
+        let told = world.ask(server, &asked)?.as_deref().and_then(address);
+        let now = clock::now() - since;
+        if told == Some(after) {
+            first = first.or(Some(now));
+        } else {
+            assert_eq!(told, Some(before));
+            assert!(first.is_none(), "the old one came back");
+            assert!(now < Duration::from_secs(8), "the old address after {now:?}");
+        }
+        Ok(first.filter(|first| now > *first + Duration::from_secs(2)))
+    })
+    .unwrap();
+}
+
+#[test]
+fn a_daemon_that_hangs_or_dies_leaves_every_question_to_the_server() {
+    if skip(NEEDS) {
+        return;
+    }
+    let mut world = World::start(Kind::Unbound).unwrap();
+    world.answer("audit = 0\n").unwrap();
+    let (server, asked) = (ANSWERED.v4.into(), question::bytes("h1.example.org"));
+    let right: IpAddr = [192, 0, 2, 2].into();
+    let is_right =
+        |world: &World| assert_eq!(world.ask(server, &asked).unwrap().as_deref().and_then(address), Some(right));
+    clock::wait_for("an answer of the kernel", Duration::from_secs(20), || {
+        is_right(&world);
+        clock::pause(Duration::from_millis(100));
+        Ok((answered(&world) > 0).then_some(()))
+    })
+    .unwrap();
+    let pid = world.daemon.as_ref().unwrap().pid();
+    kill(pid, Signal::SIGSTOP).unwrap();
+    let since = clock::now();
+    while clock::now() - since < Duration::from_millis(2600) {
+        is_right(&world);
+    }
+    kill(pid, Signal::SIGCONT).unwrap();
+    let stale = world.numbers().unwrap()["kernel"]["stale_daemon"].as_u64().unwrap();
+    assert!(stale > 0, "after two seconds the kernel answers nothing");
+    kill(pid, Signal::SIGKILL).unwrap();
+    for _ in 0..200 {
+        is_right(&world);
+    }
+    world.daemon = None;
+    is_right(&world);
+}
+
+#[test]
+fn what_is_flushed_is_asked_anew() {
+    if skip(NEEDS) {
+        return;
+    }
+    let mut world = World::start(Kind::Unbound).unwrap();
+    world.answer("audit = 0\nexclude = [\"h9.example.org\"]\n").unwrap();
+    let names = ["h1.example.org", "h5.example.org", "h9.example.org"];
+    let server = ANSWERED.v4.into();
+    let listed = |world: &World| {
+        let list = world.daemon.as_ref().unwrap().command(&["answers", "--json"]);
+        let list: serde_json::Value =
+            list.map_or_else(|_| serde_json::json!({"answers": []}), |t| serde_json::from_str(&t).unwrap());
+        let mut names: Vec<String> =
+            list["answers"].as_array().unwrap().iter().map(|row| row["name"].as_str().unwrap().to_owned()).collect();
+        names.sort();
+        names
+    };
+    clock::wait_for("two names", Duration::from_secs(20), || {
+        for name in names {
+            world.ask(server, &question::bytes(name))?;
+        }
+        clock::pause(Duration::from_millis(100));
+        Ok((listed(&world) == ["h1.example.org", "h5.example.org"]).then_some(()))
+    })
+    .unwrap();
+    let command = |arguments: &[&str]| world.daemon.as_ref().unwrap().command(arguments).unwrap();
+    assert_eq!(command(&["answers", "flush", "h1.example.org"]).trim(), "1 answers let go of");
+    assert_eq!(listed(&world), ["h5.example.org"]);
+    let before = answered(&world);
+    world.ask(server, &question::bytes("h1.example.org")).unwrap().unwrap();
+    assert_eq!(answered(&world), before, "the server answers");
+    assert_eq!(command(&["answers", "flush", "--zone", "example.org"]).trim(), "1 answers let go of");
+    assert_eq!(command(&["answers", "flush", "--all"]).trim(), "0 answers let go of");
+}
