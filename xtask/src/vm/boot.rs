@@ -36,7 +36,7 @@ pub(super) fn run(kernel: &Kernel, contents: &Contents, workshop: &Path) -> anyh
     let to_file = |path: &Path| format!("file:{}", path.display());
     let mut machine = Command::new("timeout");
     machine.args(["--kill-after=5", LIMIT, MACHINE, "-machine", "q35,accel=tcg", "-cpu", "max"]);
-    machine.args(["-smp", "2", "-m", "1024", "-nodefaults", "-display", "none", "-no-reboot"]);
+    machine.args(["-smp", "1", "-m", "1024", "-nodefaults", "-display", "none", "-no-reboot"]);
     machine.args(["-serial", &to_file(&console), "-serial", &to_file(&port)]);
     machine.arg("-kernel").arg(&kernel.image).arg("-initrd").arg(&archive);
     machine.args(["-append", "console=ttyS0 quiet panic=-1 loglevel=4 -- guest"]).stdin(Stdio::null());
