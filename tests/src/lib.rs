@@ -31,5 +31,6 @@ pub mod scenario;
 pub mod schedule;
 pub mod servers;
 pub mod service;
+pub mod suite;
 pub mod veth;
 pub mod visit;

@@ -52,6 +52,15 @@ pub(crate) fn harness(name: &str) -> anyhow::Result<PathBuf> {
     binary(Profile::Release, "prewarm-tests", name)
 }
 
+/// Builds the kernel programs and the suite that tries them, which carries them.
+///
+/// # Errors
+/// When the toolchain cannot be had or the build fails.
+pub(crate) fn kernel_suite() -> anyhow::Result<PathBuf> {
+    programs(&setup::ensure()?)?;
+    binary(Profile::Test, "prewarm-tests", "kernel-suite")
+}
+
 /// Makes what `command` builds carry the kernel programs, which must have been built.
 ///
 /// # Errors

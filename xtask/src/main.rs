@@ -12,6 +12,7 @@ mod run;
 mod setup;
 mod shell;
 mod test;
+mod vm;
 
 use std::process::ExitCode;
 
@@ -41,6 +42,8 @@ enum Verb {
     Lab(bench::LabArguments),
     /// Runs a benchmark, its baseline in the same run.
     Bench(bench::Arguments),
+    /// Loads, runs and attaches every kernel program on the kernels that are supported, in guests.
+    Vm(vm::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -52,6 +55,7 @@ fn main() -> ExitCode {
         Verb::Lint(arguments) => lint::run(&arguments),
         Verb::Lab(arguments) => bench::lab(&arguments),
         Verb::Bench(arguments) => bench::run(&arguments),
+        Verb::Vm(arguments) => vm::run(&arguments),
     };
     match done {
         Ok(code) => code,

@@ -4,7 +4,7 @@ use core::{arch::asm, ptr};
 
 use aya_ebpf::{
     bindings::{BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP},
-    helpers::{bpf_ktime_get_ns, bpf_ringbuf_discard, bpf_ringbuf_reserve, bpf_ringbuf_submit},
+    helpers::{bpf_ktime_get_ns, bpf_ringbuf_discard, bpf_ringbuf_output, bpf_ringbuf_reserve, bpf_ringbuf_submit},
 };
 use aya_log_ebpf::warn;
 use prewarm_ebpf::{
@@ -19,41 +19,40 @@ use prewarm_ebpf::{
 
 use crate::{
     count::Counters,
-    maps::{KNOWN, RING, SLEEPING, TICKS},
+    maps::{KNOWN, RING, SCRATCH, SLEEPING, TICKS},
     sense::{Hook, Message, Passage, jiffies},
 };
 
 const NOERROR: u8 = 0;
 const NXDOMAIN: u8 = 3;
 
-/// A place in the ring; given back by exactly one of its methods, or the verifier refuses the program.
+/// A record in the making. It is made in memory of this processor and copied into the ring whole: a place there would be
+/// a reference, and Linux 6.1 takes references that were taken on different ways for different, so it would follow all
+/// loops behind once for every way that leads to them.
 struct Place<T>(*mut T);
 
 impl<T> Place<T> {
     #[inline(always)]
-    fn reserve(passage: &Passage) -> Option<Self> {
-        // SAFETY: the map is a ring, and the size is a constant.
-        let place = unsafe { bpf_ringbuf_reserve((&raw const RING).cast_mut().cast(), size_of::<T>() as u64, 0) };
-        if place.is_null() {
+    fn begin(passage: &Passage) -> Option<Self> {
+        const { assert!(size_of::<T>() <= size_of::<AnswerRecord>()) };
+        SCRATCH.get_ptr_mut(passage.hook as u32).map(|place| Self(place.cast()))
+    }
+
+    /// Whether the ring had room.
+    #[inline(always)]
+    fn submit(self, passage: &Passage) -> bool {
+        let ring = (&raw const RING).cast_mut().cast();
+        // SAFETY: the map is a ring, and the record lies in memory that is at least as large.
+        let done =
+            unsafe { bpf_ringbuf_output(ring, self.0.cast(), size_of::<T>() as u64, u64::from(BPF_RB_NO_WAKEUP)) };
+        if done != 0 {
             passage.counters.one(Counter::RingLost);
             tell_of_loss(passage);
-            return None;
+            return false;
         }
-        Some(Self(place.cast()))
-    }
-
-    #[inline(always)]
-    fn submit(self, passage: &Passage) {
-        // SAFETY: the place was reserved and not given back.
-        unsafe { bpf_ringbuf_submit(self.0.cast(), u64::from(BPF_RB_NO_WAKEUP)) };
         passage.counters.one(Counter::Events);
         wake(passage.counters);
-    }
-
-    #[inline(always)]
-    fn discard(self) {
-        // SAFETY: the place was reserved and not given back.
-        unsafe { bpf_ringbuf_discard(self.0.cast(), u64::from(BPF_RB_NO_WAKEUP)) };
+        true
     }
 }
 
@@ -141,21 +140,23 @@ pub(crate) fn question(
     }
     head.flags = passage.frame.blur(head.flags as usize) as u16;
     if is_known(question.id) {
-        let Some(place) = Place::<QuestionRecord>::reserve(passage) else { return false };
-        // SAFETY: reserved with the size of the record.
+        let Some(place) = Place::<QuestionRecord>::begin(passage) else { return false };
+        // SAFETY: the memory is large enough for every record.
         unsafe { place.0.write(QuestionRecord { head }) };
-        place.submit(passage);
+        place.submit(passage)
     } else {
-        let Some(place) = Place::<NamedQuestionRecord>::reserve(passage) else { return false };
+        let Some(place) = Place::<NamedQuestionRecord>::begin(passage) else { return false };
         head.flags |= FLAG_NAMED;
-        // SAFETY: reserved with the size of the record.
+        // SAFETY: the memory is large enough for every record.
         unsafe { (&raw mut (*place.0).question).write(QuestionRecord { head }) };
-        // SAFETY: reserved with the size of the record.
+        // SAFETY: the memory is large enough for every record.
         copy_name(passage, question, unsafe { &raw mut (*place.0).name });
-        passage.counters.one(Counter::NamedEvents);
-        place.submit(passage);
+        let is_told = place.submit(passage);
+        if is_told {
+            passage.counters.one(Counter::NamedEvents);
+        }
+        is_told
     }
-    true
 }
 
 /// Hands an answer to the ring.
@@ -176,26 +177,31 @@ pub(crate) fn answer(
     head.flags |= flag(header.is_truncated(), FLAG_TRUNCATED);
     head.flags |= flag(!is_known(question.id), FLAG_NAMED);
     head.flags = passage.frame.blur(head.flags as usize) as u16;
-    let Some(place) = Place::<AnswerRecord>::reserve(passage) else { return Ok(()) };
-    if let Err(reason) = outline(passage, message, header, question, head, place.0) {
-        place.discard();
-        return Err(reason);
-    }
-    if head.flags & FLAG_NAMED != 0 {
-        // SAFETY: reserved with the size of the record.
+    let Some(place) = Place::<AnswerRecord>::begin(passage) else { return Ok(()) };
+    outline(passage, message, header, question, head, place.0)?;
+    let is_named = head.flags & FLAG_NAMED != 0;
+    if is_named {
+        // SAFETY: the memory is large enough for every record.
         copy_name(passage, question, unsafe { &raw mut (*place.0).name });
+    }
+    if place.submit(passage) && is_named {
         passage.counters.one(Counter::NamedEvents);
     }
-    place.submit(passage);
     Ok(())
 }
 
-/// The addresses of a record in the ring.
+/// The addresses of a record.
 struct Slots(*mut [[u8; 16]; ADDRESSES]);
 
 impl Addresses for Slots {
     #[inline(always)]
     fn put(&mut self, index: usize, address: [u64; 2]) {
+        let mut index = index;
+        // Hidden from the compiler, which would leave it out behind a comparison that Linux 6.1 has forgotten.
+        // SAFETY: an operation on a number.
+        unsafe {
+            asm!("{index} &= {mask}", index = inout(reg) index, mask = const ADDRESSES - 1, options(pure, nomem, nostack))
+        };
         // SAFETY: the mask keeps the index below the length.
         let slot = unsafe { (&raw mut (*self.0)[index & (ADDRESSES - 1)]).cast::<[u64; 2]>() };
         // SAFETY: inside the record, whose addresses are aligned to 8 bytes.
@@ -212,7 +218,7 @@ fn outline(
     mut head: Head,
     record: *mut AnswerRecord,
 ) -> Result<(), Counter> {
-    // SAFETY: the record was reserved.
+    // SAFETY: the memory is that of the record.
     let mut slots = Slots(unsafe { &raw mut (*record).addresses });
     let outline = records(&passage.frame, question.records, message.end, header.answers, &mut slots)?;
     head.flags |= flag(outline.service_binding, FLAG_SERVICE_BINDING) | flag(outline.more, FLAG_MORE_RECORDS);
@@ -223,13 +229,13 @@ fn outline(
     if outline.more {
         passage.counters.one(Counter::MoreRecords);
     }
-    // SAFETY: the record was reserved.
+    // SAFETY: the memory is that of the record.
     unsafe { (&raw mut (*record).head).write(head) };
     let rest = u64::from(outline.ttl)
         | u64::from(header.rcode()) << 32
         | (held as u64 & 0xff) << 40
         | (outline.addresses as u64 & 0xff) << 48;
-    // SAFETY: the record was reserved, and the five fields behind the head fill one aligned word.
+    // SAFETY: the memory is that of the record, and the five fields behind the head fill one aligned word.
     unsafe { (&raw mut (*record).ttl).cast::<u64>().write(rest) };
     Ok(())
 }

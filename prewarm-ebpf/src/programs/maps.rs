@@ -9,8 +9,8 @@ use aya_ebpf::{
 use prewarm_ebpf::{
     HashKey, KEY_WORDS,
     abi::{
-        ABI_MARK, ABI_VERSION, COUNTERS_ENTRIES, COUNTERS_LENGTH, DIALLED_ENTRIES, KNOWN_ENTRIES, RECENT_ENTRIES,
-        RING_BYTES, RecentSlot,
+        ABI_MARK, ABI_VERSION, AnswerRecord, COUNTERS_ENTRIES, COUNTERS_LENGTH, DIALLED_ENTRIES, KNOWN_ENTRIES,
+        RECENT_ENTRIES, RING_BYTES, RecentSlot,
     },
     answers::{
         AnswerRules, AnswerSlot, AnswerUse, BUCKET, CLIENT_ENTRIES, COUNTERS_LENGTH as ANSWER_COUNTERS_LENGTH,
@@ -26,6 +26,9 @@ use prewarm_ebpf::{
 
 #[map]
 pub(crate) static RING: RingBuf = RingBuf::with_byte_size(RING_BYTES, 0);
+/// Where records are made, by hook: one may be interrupted by the other.
+#[map]
+pub(crate) static SCRATCH: PerCpuArray<[u64; size_of::<AnswerRecord>() / 8]> = PerCpuArray::with_max_entries(2, 0);
 #[map]
 pub(crate) static KNOWN: Array<u64> = Array::with_max_entries(KNOWN_ENTRIES, 0);
 #[map]

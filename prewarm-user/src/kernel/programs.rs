@@ -9,8 +9,8 @@ use aya::{
 };
 use nix::time::{ClockId, clock_getres};
 use prewarm_ebpf::abi::{
-    COUNTERS, COUNTERS_ENTRIES, COUNTERS_LENGTH, DIALLED, DIALLED_ENTRIES, EGRESS, INGRESS, KEY, KNOWN, KNOWN_ENTRIES,
-    OWN_MARK, RECENT_ENTRIES, RING, RING_BYTES, RecentSlot, SLEEPING, TICKS, WINDOW,
+    AnswerRecord, COUNTERS, COUNTERS_ENTRIES, COUNTERS_LENGTH, DIALLED, DIALLED_ENTRIES, EGRESS, INGRESS, KEY, KNOWN,
+    KNOWN_ENTRIES, OWN_MARK, RECENT_ENTRIES, RING, RING_BYTES, RecentSlot, SLEEPING, TICKS, WINDOW,
 };
 use prewarm_ebpf::{
     answers::{
@@ -225,12 +225,15 @@ impl Programs {
         let known = u64::from(KNOWN_ENTRIES) * 8;
         let recent = u64::from(RECENT_ENTRIES) * size_of::<RecentSlot>() as u64;
         let counters = u64::from(COUNTERS_ENTRIES) * 8 * COUNTERS_LENGTH as u64 * processors;
+        // Where records are made, one a hook.
+        let making = 2 * size_of::<AnswerRecord>() as u64 * processors;
         let dialled = u64::from(DIALLED_ENTRIES) * super::sockops::ENTRY_BYTES;
         let redirected = if self.redirect { super::redirect::BYTES } else { 0 };
         u64::from(self.ring_bytes)
             + known
             + recent
             + counters
+            + making
             + dialled
             + redirected
             + super::log::BYTES
