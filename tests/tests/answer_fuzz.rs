@@ -1,6 +1,5 @@
 //! Changed frames over the program that answers: what passes is untouched, what is sent back is a whole answer to the
 //! question that came.
-#![expect(clippy::print_stdout, reason = "tests say there what they skip")]
 
 use std::net::IpAddr;
 
