@@ -36,6 +36,9 @@ pub const BENCH_RESTORE: &str = "bench_restore";
 /// The XDP program of benches that only grows and shrinks the packet.
 pub const BENCH_TAIL: &str = "bench_tail";
 
+/// The XDP program of benches that drops every datagram: what is left is the generator's own.
+pub const BENCH_DROP: &str = "bench_drop";
+
 /// Slots that a bucket names.
 pub const BUCKET: usize = 4;
 /// Buckets; a power of two.

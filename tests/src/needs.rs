@@ -13,10 +13,10 @@ pub enum Need {
     Packages,
     /// The programs of [`packages::ORIGINS`].
     Origins,
-    /// The programs of [`packages::NAME_SERVERS`].
-    NameServers,
     /// The programs of [`packages::RESOLVERS`].
     Resolvers,
+    /// The programs of [`packages::NAME_SERVERS`].
+    NameServers,
     /// The binary under test.
     Binary,
 }
@@ -47,8 +47,8 @@ impl Need {
             Self::Root => (!nix::unistd::geteuid().is_root()).then(|| "network namespaces need root".to_owned()),
             Self::Packages => absent(packages::PACKAGES),
             Self::Origins => absent(packages::ORIGINS),
-            Self::NameServers => absent(packages::NAME_SERVERS),
             Self::Resolvers => absent(packages::RESOLVERS),
+            Self::NameServers => absent(packages::NAME_SERVERS),
             Self::Binary => daemon::binary().is_none().then(|| format!("{} is not set", daemon::BINARY_VARIABLE)),
         }
     }

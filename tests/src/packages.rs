@@ -36,16 +36,6 @@ pub const ORIGINS: &[Package] = &[
     Package { program: "postfix", package: "postfix" },
 ];
 
-/// Name servers that write down what they are asked, and what asks them encrypted; `unbound` is in [`PACKAGES`]. And a
-/// second C library.
-pub const NAME_SERVERS: &[Package] = &[
-    Package { program: "knotd", package: "knot" },
-    // A module has no program; the one file of a package that no system leaves out is its licence.
-    Package { program: "/usr/share/doc/knot-module-dnstap/copyright", package: "knot-module-dnstap" },
-    Package { program: "kdig", package: "knot-dnsutils" },
-    Package { program: "musl-gcc", package: "musl-tools" },
-];
-
 /// Resolvers whose answers are compared with the kernel's, and what they are measured against.
 pub const RESOLVERS: &[Package] = &[
     Package { program: "kresd", package: "knot-resolver" },
@@ -54,7 +44,16 @@ pub const RESOLVERS: &[Package] = &[
     Package { program: "dnsmasq", package: "dnsmasq-base" },
     Package { program: "knotd", package: "knot" },
     Package { program: "kxdpgun", package: "knot-dnsutils" },
-    Package { program: "dnsperf", package: "dnsperf" },
+];
+
+/// Name servers that write down what they are asked, and what asks them encrypted; `unbound` is in [`PACKAGES`]. And a
+/// second C library.
+pub const NAME_SERVERS: &[Package] = &[
+    Package { program: "knotd", package: "knot" },
+    // A module has no program; the one file of a package that no system leaves out is its licence.
+    Package { program: "/usr/share/doc/knot-module-dnstap/copyright", package: "knot-module-dnstap" },
+    Package { program: "kdig", package: "knot-dnsutils" },
+    Package { program: "musl-gcc", package: "musl-tools" },
 ];
 
 /// The units that those packages enable, each after its package.

@@ -188,7 +188,9 @@ proptest! {
         let id = bytes.first_chunk().map_or(0, |bytes| u16::from_be_bytes(*bytes));
         if let Ok(answer) = Answer::read(&question, id, &bytes) {
             // What it takes, hickory takes too, and sees as many records.
-            let again = Message::from_vec(&given(&question, &answer, id, 0)).unwrap();
+            let again = Message::from_vec(&given(&question, &answer, id, 0));
+            prop_assert!(again.is_ok(), "{again:?}: {bytes:02x?}");
+            let again = again.unwrap();
             let seen = again.answers.len() + again.authorities.len() + again.additionals.len();
             let edns = usize::from(again.edns.is_some());
             prop_assert_eq!(seen + edns, answer.counts.iter().map(|&count| usize::from(count)).sum::<usize>());

@@ -11,7 +11,7 @@ use prewarm_user::{
     decide::{Decider, Decisions},
     model::{
         Action, ActionKind, Direction, Intent, Name, Observation, Outcome, Prediction, ResourceId, Seen, Timestamp,
-        Verdict,
+        Timing, Verdict,
     },
     policy::Refusal,
     predict::Scripted,

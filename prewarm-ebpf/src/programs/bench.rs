@@ -8,8 +8,14 @@
 //! longer first, and `bench_tail` only makes it longer and shorter.
 
 use aya_ebpf::{
-    EbpfContext as _, bindings::xdp_action::XDP_PASS, helpers::bpf_xdp_adjust_tail, macros::xdp, programs::XdpContext,
+    EbpfContext as _,
+    bindings::xdp_action::{XDP_DROP, XDP_PASS},
+    helpers::bpf_xdp_adjust_tail,
+    macros::xdp,
+    programs::XdpContext,
 };
+
+use prewarm_ebpf::Packet as _;
 
 use crate::{frame::Frame, ingress};
 
@@ -67,6 +73,14 @@ fn bench_restore(ctx: XdpContext) -> u32 {
     resize(&ctx, GROWTH);
     restore(&ctx);
     XDP_PASS
+}
+
+/// Neighbours still find each other.
+#[xdp]
+fn bench_drop(ctx: XdpContext) -> u32 {
+    let frame = Frame::new(ctx.data(), ctx.data_end());
+    let is_datagram = frame.window::<24>(0).is_some_and(|bytes| bytes[12] == 8 && bytes[13] == 0 && bytes[23] == 17);
+    if is_datagram { XDP_DROP } else { XDP_PASS }
 }
 
 #[xdp]

@@ -46,8 +46,8 @@ pub(crate) fn answered(passage: &Passage, message: &Message) {
             unsafe { *slot = ClientSlot { client, server, time } };
             count(AnswerCounter::Vouched);
         }
-        // A question without recursion is refused for what it asks, not for who asks.
-        REFUSED if flags & FLAG_RD != 0 => {
+        // Without recursion, or in another class, a question is refused for what it asks, not for who asks.
+        REFUSED if flags & FLAG_RD != 0 && is_internet(passage, message) => {
             // SAFETY: as above.
             if unsafe { (*slot).client == client } {
                 // SAFETY: as above.
@@ -57,6 +57,14 @@ pub(crate) fn answered(passage: &Passage, message: &Message) {
         }
         _ => {}
     }
+}
+
+/// Whether the question is of class IN.
+#[inline(always)]
+fn is_internet(passage: &Passage, message: &Message) -> bool {
+    let Some(scan) = message.scanned else { return false };
+    let at = passage.frame.blur(message.at + 12 + scan.length + 2);
+    passage.frame.window::<2>(at).is_some_and(|class| *class == [0, 1])
 }
 
 /// Whether the server has answered the client less than `lasting` nanoseconds ago.

@@ -1,12 +1,12 @@
 //! The same numbers for Prometheus: one row a metric, in the order of `docs/metrics.md`.
 
+use prewarm_ebpf::answers::AnswerCounter;
 use prometheus_client::{
     collector::Collector,
     encoding::{DescriptorEncoder, EncodeMetric as _, text::encode},
     metrics::{counter::ConstCounter, gauge::ConstGauge},
     registry::Registry,
 };
-use prewarm_ebpf::answers::AnswerCounter;
 
 use super::{LatencyView, SourceCounts, Stats};
 use crate::handover::WayCounters;

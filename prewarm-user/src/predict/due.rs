@@ -8,6 +8,10 @@ use std::time::Duration;
 use super::{Due, Mixture, mixture::APPOINTMENTS};
 use crate::model::{Prediction, Timestamp, Timing};
 
+/// Seconds to the next look at least: what is told a moment late is told in time, and rounding must not make anyone ask
+/// again and again at the same time.
+const SOONEST: f64 = 0.001;
+
 impl Mixture {
     /// Replaces `out` with what is due by the clock.
     pub(super) fn tell_due(&mut self, now: Timestamp, out: &mut Vec<Due>) {
@@ -53,7 +57,7 @@ impl Mixture {
     pub(super) fn next_appointment(&self, now: Timestamp) -> Option<Timestamp> {
         let by_rhythm = self.agenda.next() - self.time(now);
         let by_season = self.local(now).map_or(f64::INFINITY, |local| self.seasons.next() - local);
-        let wait = by_rhythm.min(by_season).max(0.0);
+        let wait = by_rhythm.min(by_season).max(SOONEST);
         Duration::try_from_secs_f64(wait).ok().map(|wait| now + wait)
     }
 }

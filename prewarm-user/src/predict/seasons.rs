@@ -195,10 +195,14 @@ impl Seasons {
 
     /// Tells once a day of each season whose time has come.
     pub(super) fn due(&mut self, local: f64, horizon: f32, mut tell: impl FnMut(Appointment)) {
-        if local < self.next || !(DAY..DAY * 1e6).contains(&local) {
+        if local < self.next {
             return;
         }
         self.next = f64::INFINITY;
+        // A clock that was never set knows no days.
+        if !(DAY..DAY * 1e6).contains(&local) {
+            return;
+        }
         let today = (local / DAY) as u32;
         for season in self.places.iter_mut().filter(|season| season.times() >= TIMES) {
             // What is due just after midnight begins to be so before.

@@ -212,3 +212,29 @@ fn strangers_by_the_thousand_leave_what_comes_by_the_clock_alone() {
     assert!(foreseen >= 165, "{foreseen} of 170");
     assert_eq!(model.bytes(), bytes);
 }
+
+#[test]
+fn looking_when_it_wants_comes_to_an_end() {
+    // Times of recordings count from 1970 or from their beginning; a daemon's count from its start.
+    for (start, wall) in [(600.0, None), (700.0, Some(0)), (1.7e9, Some(0)), (50_000.0, Some(MONDAY))] {
+        let mut model = Mixture::new(&PredictSettings { memory_mib: 4, ..Default::default() });
+        if let Some(wall) = wall {
+            model.set_wall_clock(Duration::from_secs(wall), 0);
+        }
+        let (mut looks, mut out) = (0u32, Vec::new());
+        for n in 0..600u32 {
+            let now = start + f64::from(n) * 600.0 + 3.0 * jitter(u64::from(n));
+            // Whatever is wanted before the next access, each time at the very moment.
+            let mut wanted = model.next_due(at(now - 590.0));
+            while let Some(time) = wanted.filter(|time| *time < at(now)) {
+                model.due(time, &mut out);
+                wanted = model.next_due(time);
+                assert!(wanted.is_none_or(|next| next > time), "{wanted:?}");
+                looks += 1;
+            }
+            model.learn(at(now), CLIENT, id(u64::from(n % 3)));
+            model.predict(at(now), CLIENT, &mut Vec::new());
+        }
+        assert!(looks <= 3 * 600, "{looks} looks for 600 accesses, from {start}");
+    }
+}

@@ -18,7 +18,7 @@ use std::{
 
 use anyhow::{Context as _, Result};
 use aya::programs::{Xdp, XdpMode, links::FdLink};
-use prewarm_ebpf::abi::PASS;
+use prewarm_ebpf::{abi::PASS, answers::BENCH_DROP};
 use tempfile::TempDir;
 
 use crate::{
@@ -38,6 +38,12 @@ pub const ANSWERED: Addresses =
 /// The one that is always asked itself.
 pub const PLAIN: Addresses =
     Addresses { v4: Ipv4Addr::new(10, 77, 0, 54), v6: Ipv6Addr::new(0xfd77, 0, 0, 0, 0, 0, 0, 0x54) };
+/// The resolver's address on loopback, as of a stub.
+pub const LOOPBACK: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 53);
+/// Another address of the client's, to which Unbound tells something else of h1.example.org.
+pub const OTHER_CLIENT: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 2);
+/// What that is.
+pub const OTHER_ANSWER: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 99);
 /// The client.
 pub const CLIENT: Addresses =
     Addresses { v4: Ipv4Addr::new(10, 77, 0, 1), v6: Ipv6Addr::new(0xfd77, 0, 0, 0, 0, 0, 0, 1) };
@@ -95,6 +101,7 @@ impl World {
         )?;
         server.ip(&["addr", "add", &format!("{}/24", PLAIN.v4), "dev", INTERFACE])?;
         server.ip(&["addr", "add", &format!("{}/64", PLAIN.v6), "dev", INTERFACE, "nodad"])?;
+        client.ip(&["addr", "add", &format!("{OTHER_CLIENT}/24"), "dev", CLIENT_INTERFACE])?;
         let folder = tempfile::tempdir()?;
         let pass = pass(&client)?;
         let authority = authority(&server, folder.path(), &zone())?;
@@ -115,16 +122,17 @@ impl World {
     /// # Errors
     /// When it doesn't start.
     pub fn answer(&mut self, settings: &str) -> Result<()> {
-        let binary = daemon::binary().context("PREWARM_BIN is not set")?;
-        let options = DaemonOptions {
-            interfaces: Vec::new(),
-            configuration: format!(
-                "[capture]\nxdp = \"native\"\ninterfaces = [\"{INTERFACE}\"]\n[resolve]\nservers = [\"{}:53\"]\n\
+        self.start_daemon(&format!(
+            "[capture]\nxdp = \"native\"\ninterfaces = [\"{INTERFACE}\"]\n[resolve]\nservers = [\"{}:53\"]\n\
                  [answers]\nservers = [\"{}@{INTERFACE}\", \"{}@{INTERFACE}\"]\n{settings}",
-                PLAIN.v4, ANSWERED.v4, ANSWERED.v6
-            ),
-            ingress: true,
-        };
+            PLAIN.v4, ANSWERED.v4, ANSWERED.v6
+        ))
+    }
+
+    fn start_daemon(&mut self, configuration: &str) -> Result<()> {
+        let binary = daemon::binary().context("PREWARM_BIN is not set")?;
+        let configuration = configuration.to_owned();
+        let options = DaemonOptions { interfaces: Vec::new(), configuration, ingress: true };
         self.daemon = Some(Daemon::start(&self.server, &binary, &options, self.folder.path())?);
         Ok(())
     }
@@ -157,7 +165,15 @@ impl World {
     /// # Errors
     /// When they can't be sent.
     pub fn ask_all(&self, server: IpAddr, messages: &[Vec<u8>]) -> Result<Vec<Option<Vec<u8>>>> {
-        self.client.enter(|| {
+        self.ask_from(&self.client, server, messages)
+    }
+
+    /// The same from another namespace.
+    ///
+    /// # Errors
+    /// When they can't be sent.
+    pub fn ask_from(&self, from: &Namespace, server: IpAddr, messages: &[Vec<u8>]) -> Result<Vec<Option<Vec<u8>>>> {
+        from.enter(|| {
             let socket = UdpSocket::bind(if server.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" })?;
             socket.connect(SocketAddr::new(server, 53))?;
             let mut answers = Vec::with_capacity(messages.len());
@@ -166,6 +182,26 @@ impl World {
             }
             Ok(answers)
         })
+    }
+
+    /// Lets the server host drop every datagram, until the link is dropped.
+    ///
+    /// # Errors
+    /// When there is another program already.
+    pub fn drop_all(&self) -> Result<FdLink> {
+        put(&self.server, BENCH_DROP, INTERFACE)
+    }
+
+    /// Starts the daemon so that the server's address on loopback is answered.
+    ///
+    /// # Errors
+    /// When it doesn't start.
+    pub fn answer_loopback(&mut self) -> Result<()> {
+        self.start_daemon(&format!(
+            "[capture]\ninterfaces = [\"lo\"]\n[resolve]\nservers = [\"{}:53\"]\n\
+             [answers]\nservers = [\"{LOOPBACK}@lo\"]\naudit = 0\n",
+            PLAIN.v4
+        ))
     }
 
     /// Takes the program off the client's end, for one that brings its own.
@@ -186,6 +222,18 @@ impl World {
     #[must_use]
     pub fn resolver(&self) -> nix::unistd::Pid {
         self.resolver.pid()
+    }
+
+    /// Asks one question from the client's other address.
+    ///
+    /// # Errors
+    /// When it can't be sent.
+    pub fn ask_as_other(&self, message: &[u8]) -> Result<Option<Vec<u8>>> {
+        self.client.enter(|| {
+            let socket = UdpSocket::bind((OTHER_CLIENT, 0))?;
+            socket.connect((ANSWERED.v4, 53))?;
+            Ok(exchange(&socket, &[message.to_vec()])?.pop().flatten())
+        })
     }
 
     /// Changes the zone, and lets the authority and the resolver start anew with it.
@@ -245,12 +293,17 @@ fn exchange(socket: &UdpSocket, messages: &[Vec<u8>]) -> Result<Vec<Option<Vec<u
 
 /// The program that the client's end needs to take what is sent back to it.
 fn pass(client: &Namespace) -> Result<FdLink> {
+    put(client, PASS, CLIENT_INTERFACE)
+}
+
+/// Puts a program that needs nothing on an interface.
+fn put(namespace: &Namespace, program: &'static str, interface: &str) -> Result<FdLink> {
     let object = prewarm_user::kernel::object().context("built without the kernel programs")?;
-    client.enter(|| {
+    namespace.enter(|| {
         let mut bpf = aya::EbpfLoader::new().load(object)?;
-        let program: &mut Xdp = bpf.program_mut(PASS).context("no such program")?.try_into()?;
+        let program: &mut Xdp = bpf.program_mut(program).context("no such program")?.try_into()?;
         program.load()?;
-        let id = program.attach(CLIENT_INTERFACE, XdpMode::Driver)?;
+        let id = program.attach(interface, XdpMode::Driver)?;
         Ok(FdLink::try_from(program.take_link(id)?)?)
     })
 }

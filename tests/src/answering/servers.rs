@@ -4,7 +4,7 @@ use std::{fs, path::Path, process::Command};
 
 use anyhow::Result;
 
-use super::{ANSWERED, AUTHORITY, INTERFACE, Kind, PLAIN};
+use super::{ANSWERED, AUTHORITY, INTERFACE, Kind, LOOPBACK, OTHER_ANSWER, OTHER_CLIENT, PLAIN};
 use crate::{netns::Namespace, service::Service};
 
 /// Starts one.
@@ -30,10 +30,11 @@ fn unbound(namespace: &Namespace, folder: &Path) -> Result<Service> {
     fs::write(
         &configuration,
         format!(
-            "server:\n  interface: {}\n  interface: {}\n  interface: {}\n  interface: {}\n  access-control: 0.0.0.0/0 allow\n  \
+            "server:\n  interface: {LOOPBACK}\n  interface: {}\n  interface: {}\n  interface: {}\n  interface: {}\n  access-control: 0.0.0.0/0 allow\n  \
              access-control: ::/0 allow\n  do-daemonize: no\n  username: \"\"\n  chroot: \"\"\n  directory: \"{folder}\"\n  \
              pidfile: \"\"\n  use-syslog: no\n  logfile: \"\"\n  num-threads: 1\n  module-config: \"iterator\"\n  \
-             do-not-query-localhost: no\n  qname-minimisation: no\n\
+             do-not-query-localhost: no\n  qname-minimisation: no\n  access-control-view: {OTHER_CLIENT}/32 other\n\
+             view:\n  name: other\n  view-first: yes\n  local-data: \"h1.example.org. 300 A {OTHER_ANSWER}\"\n\
              remote-control:\n  control-enable: no\n\
              stub-zone:\n  name: \"example.org\"\n  stub-addr: {AUTHORITY}\n",
             ANSWERED.v4,

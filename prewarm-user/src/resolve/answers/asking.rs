@@ -13,7 +13,7 @@ use super::{Answer, Asked, Unfit};
 use crate::model::{ResourceId, Timestamp};
 
 /// How long an answer may take.
-const PATIENCE: Duration = Duration::from_secs(5);
+const PATIENCE: Duration = Duration::from_secs(2);
 /// Questions under way at once.
 const MOST: usize = 2048;
 

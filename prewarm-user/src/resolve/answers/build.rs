@@ -7,6 +7,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use bytemuck::Zeroable as _;
+use hickory_resolver::proto::op::Message;
 use prewarm_ebpf::answers::{
     A, AAAA, AnswerSlot, BODY, FLAG_AD, FLAG_RD, HTTPS, KIND_AUTHENTIC, KIND_EDNS, KIND_RECURSION, TTLS, TURNS,
 };
@@ -123,6 +124,10 @@ impl Answer {
             return Err(Unfit::TooLong);
         }
         let records = wire::records(message, body_at, counts)?;
+        // A second opinion: nothing is given again that another reader stumbles over.
+        if Message::from_vec(message).is_err() {
+            return Err(Unfit::Malformed);
+        }
         let edns_size = opt(&records, edns)?;
         let aged: Vec<&Record> = records.iter().filter(|record| record.rtype != OPT).collect();
         if aged.is_empty() || aged.len() > TTLS {

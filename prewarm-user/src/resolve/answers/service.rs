@@ -38,8 +38,8 @@ use crate::{
 const TICK: Duration = Duration::from_millis(20);
 /// How often the rest is looked after.
 const SECOND: Duration = Duration::from_secs(1);
-/// Wanted questions taken at once.
-const BATCH: usize = 512;
+/// Wanted questions taken at once: no more answers than the socket has room for.
+const BATCH: usize = 64;
 /// For how long a question whose answer can't be given again is not asked again.
 const LEFT_ALONE: Duration = Duration::from_secs(60);
 /// Questions left alone at most, and names that servers answer by client.
@@ -543,16 +543,16 @@ impl<T: Table> Service<T> {
     }
 }
 
-/// Whether what a client was told is something else than what is held. Of more addresses than a record has room for,
-/// nobody knows all.
+/// Whether what a client was told is something else than what is held: an address that is not, or that there is no such
+/// name. Nothing at all may be an answer that was cut or refused by its EDNS version, and fewer addresses one that was
+/// cut; of more addresses than a record has room for, nobody knows all.
 fn differs(held: &Answer, told: &Told) -> bool {
-    if held.addresses.len() >= prewarm_ebpf::abi::ADDRESSES || told.addresses.len() >= prewarm_ebpf::abi::ADDRESSES {
+    const NXDOMAIN: u8 = 3;
+    if held.addresses.len() > prewarm_ebpf::abi::ADDRESSES {
         return false;
     }
-    let (mut ours, mut theirs) = (held.addresses.clone(), told.addresses.clone());
-    ours.sort_unstable();
-    theirs.sort_unstable();
-    ours != theirs || held.flags & 0xf != u16::from(told.rcode)
+    let is_gone = held.flags & 0xf == u16::from(NXDOMAIN);
+    told.addresses.iter().any(|address| !held.addresses.contains(address)) || (told.rcode == NXDOMAIN && !is_gone)
 }
 
 /// What a record wants, if it is a name at all.

@@ -455,3 +455,6 @@ pub fn address(address: IpAddr) -> [u64; 2] {
     };
     bytemuck::cast(v6.octets())
 }
+
+#[cfg(test)]
+mod tests;
