@@ -4,6 +4,7 @@
 //! running in network namespaces, and what was measured on them. Everything that is started or made on the host has an
 //! owner whose drop removes it. What never happens here: a listener, an address or a route outside those namespaces.
 
+pub mod against;
 pub mod answering;
 pub mod answers;
 pub mod bed;

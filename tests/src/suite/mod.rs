@@ -12,7 +12,7 @@ mod runs;
 use anyhow::Context as _;
 use prewarm_ebpf::{
     abi::{BENCH_NEW, BENCH_VARY, EGRESS, INGRESS, PASS, SOCKOPS},
-    answers::{BENCH_ANSWER, BENCH_RESTORE, BENCH_TAIL},
+    answers::{BENCH_ANSWER, BENCH_DROP, BENCH_RESTORE, BENCH_TAIL},
     getaddrinfo::{LOOKUP_ANSWERED, LOOKUP_ASKED},
     redirect::{CONNECT4, CONNECT6, PEERNAME4, PEERNAME6, SOCKNAME4, SOCKNAME6},
     tproxy::TPROXY,
@@ -22,7 +22,7 @@ pub use redirected::connect;
 use report::{Check, Program, Report};
 
 /// Each program of the object: its name, what it is, and how many instructions its verifier walks at least.
-pub const PROGRAMS: [(&str, &str, u32); 18] = [
+pub const PROGRAMS: [(&str, &str, u32); 19] = [
     (INGRESS, "xdp", 1000),
     (EGRESS, "tc", 1000),
     (TPROXY, "tc", 100),
@@ -41,6 +41,7 @@ pub const PROGRAMS: [(&str, &str, u32); 18] = [
     (BENCH_ANSWER, "xdp", 1000),
     (BENCH_RESTORE, "xdp", 10),
     (BENCH_TAIL, "xdp", 4),
+    (BENCH_DROP, "xdp", 4),
 ];
 
 /// Something to try with programs.

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use anyhow::{Context as _, ensure};
 use prewarm_ebpf::{
     abi::{BENCH_NEW, BENCH_VARY, EGRESS, INGRESS, PASS},
-    answers::{A, BENCH_ANSWER, BENCH_RESTORE, BENCH_TAIL},
+    answers::{A, BENCH_ANSWER, BENCH_DROP, BENCH_RESTORE, BENCH_TAIL},
     tproxy::TPROXY,
 };
 use prewarm_user::{
@@ -20,6 +20,7 @@ use crate::{
     parse,
 };
 
+const XDP_DROP: u32 = 1;
 const XDP_PASS: u32 = 2;
 const XDP_TX: u32 = 3;
 /// `TC_ACT_UNSPEC`, −1: the next program, or what is configured.
@@ -39,6 +40,7 @@ pub(super) const ALL: &[Trying] = &[
     Trying { programs: &[BENCH_NEW, BENCH_VARY], what: "another name in each packet", run: varied },
     Trying { programs: &[BENCH_ANSWER], what: "answers again and again", run: answered_again },
     Trying { programs: &[BENCH_RESTORE, BENCH_TAIL], what: "a packet is as long as before", run: restored },
+    Trying { programs: &[BENCH_DROP], what: "datagrams of IPv4 are dropped and all else passes", run: dropped },
 ];
 
 fn key() -> Key {
@@ -236,6 +238,16 @@ fn restored() -> anyhow::Result<()> {
     for program in programs {
         let after = compare_verdict(&mut trial, program, &frame)?;
         ensure!(after.len() == frame.len(), "{program}: {} bytes of {}", after.len(), frame.len());
+    }
+    Ok(())
+}
+
+fn dropped() -> anyhow::Result<()> {
+    let mut trial = Trial::load(object().context("no kernel programs")?, &Settings::new(key()), &[BENCH_DROP])?;
+    let (v4, v6) = (frames::question(&ask("192.0.2.1", &[])?), frames::question(&ask("2001:db8::1", &[])?));
+    for (frame, wanted) in [(v4, XDP_DROP), (v6, XDP_PASS), (frames::tcp(443), XDP_PASS)] {
+        let (verdict, _) = trial.transform(BENCH_DROP, &frame)?;
+        ensure!(verdict == wanted, "the verdict is {verdict}, not {wanted}, over {frame:02x?}");
     }
     Ok(())
 }
