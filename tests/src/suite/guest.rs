@@ -22,6 +22,8 @@ use super::report::{Check, Report};
 
 /// Where the report goes.
 const REPORT: &str = "/dev/ttyS1";
+/// Where programs are; the kernel doesn't say.
+const PATH: &str = "/usr/sbin:/usr/bin:/sbin:/bin";
 /// What is mounted where.
 const MOUNTS: [(&str, &str); 8] = [
     ("proc", "/proc"),
@@ -65,7 +67,8 @@ fn work() -> anyhow::Result<()> {
         }
     }
     // As a process of its own: the first one must not end, whatever becomes of the suite.
-    let output = Command::new(env::current_exe()?).args(["run", "--json"]).stderr(Stdio::inherit()).output()?;
+    let mut suite = Command::new(env::current_exe()?);
+    let output = suite.args(["run", "--json"]).env("PATH", PATH).stderr(Stdio::inherit()).output()?;
     let mut report: Report = serde_json::from_slice(&output.stdout).context("the suite gave no report")?;
     for test in files("/tests") {
         report.tests.push(test_program(&test)?);
@@ -81,7 +84,7 @@ fn work() -> anyhow::Result<()> {
 
 /// Runs a test program to its end.
 fn test_program(path: &Path) -> anyhow::Result<Check> {
-    let output = Command::new(path).arg("--test-threads=1").stdin(Stdio::null()).output()?;
+    let output = Command::new(path).arg("--test-threads=1").env("PATH", PATH).stdin(Stdio::null()).output()?;
     let text = String::from_utf8_lossy(&output.stdout);
     let result = text.lines().rfind(|line| line.starts_with("test result:")).unwrap_or("no result");
     let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
