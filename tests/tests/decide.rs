@@ -173,6 +173,28 @@ fn a_gateway_leases_on_assumed_ports_from_questions_and_answers_alone() {
 }
 
 #[test]
+fn what_is_polled_is_made_ready_before_its_time_though_nothing_announces_it() {
+    let mut world = World::new(|s| s.lease = false);
+    for _ in 0..12 {
+        world.ask(HOST, 10, Direction::Egress);
+        world.answer(HOST, 10);
+        let asked = world.now - 20;
+        world.decisions.clear();
+        for second in 1..300 {
+            world.now = asked + second * 1000;
+            world.decider.tick(at(world.now), &mut world.decisions);
+            if second < 280 {
+                assert_eq!(world.decisions.intents, [], "{second} s after it was asked for");
+            }
+        }
+        world.now = asked + 300_000;
+    }
+    let started = &world.decisions.intents;
+    assert!(started.iter().any(|intent| intent.resource == id(10)), "{started:?}");
+    assert!(world.decider.counters().foreseen > 0);
+}
+
+#[test]
 fn our_own_look_ups_teach_nothing() {
     let mut world = World::new(|s| s.lease = false);
     for _ in 0..6 {

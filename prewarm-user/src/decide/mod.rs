@@ -261,11 +261,6 @@ impl Decider {
         [self.policy.next_due(now), self.predictor.next_due(now)].into_iter().flatten().min()
     }
 
-    /// What the client is expected to ask next, for `prewarm predictions` and `explain`.
-    pub fn predict(&mut self, now: Timestamp, client: IpAddr, out: &mut Vec<Prediction>) {
-        self.predictor.predict(now, ClientKey::from(client), out);
-    }
-
     /// Why what is said of `client` is said; see [`Predictor::explain`].
     pub fn explain(
         &mut self,
