@@ -38,12 +38,18 @@ pub fn inside<T: Send>(work: impl FnOnce() -> anyhow::Result<T> + Send) -> anyho
 
 /// Makes a pair of veth interfaces in the current namespace and brings both up.
 ///
+/// Neither gets a link-local address of the kernel's own: its multicast reports and router solicitations would be
+/// frames that the test didn't send, at a time of their own.
+///
 /// # Errors
 /// When `ip` can't.
 pub fn pair(one: &str, other: &str) -> anyhow::Result<()> {
     ip(&format!("link add {one} type veth peer name {other}"))?;
-    ip(&format!("link set {one} up"))?;
-    ip(&format!("link set {other} up"))
+    for end in [one, other] {
+        ip(&format!("link set {end} addrgenmode none"))?;
+        ip(&format!("link set {end} up"))?;
+    }
+    Ok(())
 }
 
 /// Runs `ip` in the current namespace.
