@@ -16,10 +16,14 @@ pub fn own() -> PathBuf {
 /// The folder of captures of other projects, beside the repository or a folder above.
 #[must_use]
 pub fn shared() -> Option<PathBuf> {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-        .ancestors()
-        .map(|folder| folder.join("shared/data/pcaps"))
-        .find(|folder| folder.join("expected").is_dir())
+    recorded().map(|folder| folder.join("pcaps")).filter(|folder| folder.join("expected").is_dir())
+}
+
+/// The folder of recorded data, `shared/data` beside the repository or in a folder above.
+#[must_use]
+pub fn recorded() -> Option<PathBuf> {
+    let above = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors();
+    above.map(|folder| folder.join("shared/data")).find(|folder| folder.is_dir())
 }
 
 /// The Ethernet frames of all captures there are, with a name for messages.

@@ -44,6 +44,7 @@ pub const RESOLVERS: &[Package] = &[
     Package { program: "dnsmasq", package: "dnsmasq-base" },
     Package { program: "knotd", package: "knot" },
     Package { program: "kxdpgun", package: "knot-dnsutils" },
+    Package { program: "dnsperf", package: "dnsperf" },
 ];
 
 /// Name servers that write down what they are asked, and what asks them encrypted; `unbound` is in [`PACKAGES`]. And a

@@ -9,9 +9,9 @@ use tokio::{sync::mpsc, task::JoinHandle};
 
 use crate::{
     config::{AnswersSettings, Config},
-    kernel::{Key, Programs, XdpMode},
-    lease::{LeaseState, Pool},
-    model::{Name, Observation},
+    kernel::{Key, Programs, XdpMode, unseen_vlans},
+    lease::Pool,
+    model::Observation,
     resolve::answers::{self, Handle, Parts, Ready, Server, ServerView, Service, Store, address},
     telemetry::Clock,
 };
@@ -57,7 +57,7 @@ impl Answering {
         }
         let exclude = settings.exclude.iter().filter_map(|zone| zone.parse().ok()).collect();
         let (key, pool) = (around.key, around.pool);
-        let ready: Option<Ready> = settings.lease_first.then(|| Arc::new(ready(pool)) as _);
+        let ready: Option<Ready> = settings.lease_first.then(|| Arc::new(move || pool.waiting()) as _);
         let longest = Duration::from_secs(settings.max_seconds.into());
         let service = Service::new(Parts {
             store: Store::new(maps, longest, around.clock.now().as_nanos()),
@@ -66,6 +66,7 @@ impl Answering {
             servers,
             exclude,
             per_second: settings.fills_per_second,
+            stale: Duration::from_secs(settings.stale_seconds.into()),
             resource: Box::new(move |name| key.resource_id(name)),
             ready,
             observations: around.observations,
@@ -100,6 +101,15 @@ fn servers(settings: &AnswersSettings, programs: &mut Programs, own: &[IpNet]) -
         let attachment = programs.attachments().find(|attachment| attachment.interface == at.interface);
         let attachment =
             attachment.with_context(|| format!("answers.servers: {at}: {} is not watched", at.interface))?;
+        let vlans = unseen_vlans(&at.interface);
+        ensure!(
+            vlans.is_empty(),
+            "answers.servers: {at}: {} has VLANs ({}) whose tags are taken off before XDP sees them, so their clients' \
+             answers would go to another network\nhint: ethtool -K {} rxvlan off",
+            at.interface,
+            vlans.join(", "),
+            at.interface
+        );
         let (mode, reason) = match attachment.xdp {
             XdpMode::Native => ("native", None),
             XdpMode::Generic => ("generic", attachment.xdp_reason.clone()),
@@ -131,16 +141,5 @@ fn rules(settings: &AnswersSettings, port: u16) -> AnswerRules {
         burst: 1_000_000_000,
         network4: address(IpAddr::from([255, 255, 255, 0])),
         network6: address(IpAddr::from([0xffff, 0xffff, 0xffff, 0xff00, 0, 0, 0, 0])),
-    }
-}
-
-/// Whether a ready lease for a name leads to an address.
-fn ready(pool: Pool) -> impl Fn(&Name, IpAddr) -> bool {
-    move |name, address| {
-        pool.leases().iter().any(|lease| {
-            lease.state == LeaseState::Ready
-                && lease.destination.is_some_and(|destination| destination.ip() == address)
-                && lease.origin.rsplit_once(':').is_some_and(|(host, _)| host == name.to_string())
-        })
     }
 }

@@ -23,6 +23,9 @@ pub struct AnswersSettings {
     pub exclude: Vec<String>,
     /// Seconds for which an answer is given at most, 1 to 86400; never for longer than its TTL.
     pub max_seconds: u32,
+    /// Seconds for which an answer is still given beyond its TTL while the server fails (RFC 8767), 0 to 259200; the
+    /// server is asked again every 30 s. 0: never.
+    pub stale_seconds: u32,
     /// The longest DNS message, 64 to 1232 bytes; what is longer is left to the server.
     pub longest: u16,
     /// How many times as long as its question an answer may be, 1 to 100.
@@ -51,6 +54,7 @@ impl Default for AnswersSettings {
             entries: 8192,
             exclude: Vec::new(),
             max_seconds: 3600,
+            stale_seconds: 0,
             longest: 1232,
             ratio: 12,
             per_second: 20_000,
@@ -72,6 +76,7 @@ impl AnswersSettings {
         within("answers.entries", self.entries, 64..=16_384)?;
         within("answers.max_seconds", self.max_seconds, 1..=86_400)?;
         within("answers.longest", self.longest, 64..=1232)?;
+        within("answers.stale_seconds", self.stale_seconds, 0..=259_200)?;
         within("answers.ratio", self.ratio, 1..=100)?;
         within("answers.per_second", self.per_second, 0..=10_000_000)?;
         within("answers.client_seconds", self.client_seconds, 1..=86_400)?;

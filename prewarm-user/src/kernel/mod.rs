@@ -38,6 +38,7 @@ pub use getaddrinfo::{Lookup, LookupCounts, Lookups, probe_lookups};
 pub use heartbeat::Heartbeat;
 pub use key::Key;
 pub use known::Known;
+pub use link::unseen_vlans;
 pub use log::LogPump;
 pub use object::object;
 pub use programs::{Programs, Settings};

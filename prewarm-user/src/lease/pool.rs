@@ -4,6 +4,7 @@
 //! here: a decision about whom to connect to, or a wait for whoever reads the outcomes.
 
 use std::{
+    collections::BTreeSet,
     io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     os::fd::{AsFd, AsRawFd, OwnedFd, RawFd},
@@ -34,7 +35,7 @@ use super::{
 };
 use crate::{
     config::LeaseSettings,
-    model::{IntentId, Origin, Outcome, Timestamp},
+    model::{IntentId, Name, Origin, Outcome, Timestamp},
 };
 
 /// How often a shortage is looked at again that limits or a back-off kept from being filled.
@@ -269,6 +270,12 @@ impl Pool {
     pub fn leases(&self) -> Vec<LeaseView> {
         let now = self.now();
         self.ledger().view(now)
+    }
+
+    /// Where leases wait: of which name, and to which address.
+    #[must_use]
+    pub fn waiting(&self) -> BTreeSet<(Name, IpAddr)> {
+        self.ledger().waiting()
     }
 
     /// What was learnt about origins, those with most saved first.

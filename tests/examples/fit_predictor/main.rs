@@ -8,9 +8,13 @@ mod fit;
 mod net;
 mod rows;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use prewarm_tests::bench::predict::{case_of, generated, metric, read, traces};
+use anyhow::Context as _;
+use prewarm_tests::{
+    bench::predict::{case_of, generated, metric, read, traces},
+    captures,
+};
 use rows::{Trace, thinned};
 
 /// Traces recorded at the same place, by how their names begin: left out together.
@@ -19,10 +23,10 @@ const ORIGINS: [&[&str]; 5] = [&["m57"], &["wrccdc"], &["lab24h", "phone"], &["o
 #[expect(clippy::print_stdout, reason = "a tool prints its figures")]
 pub(crate) fn main() -> anyhow::Result<()> {
     let mut arguments = std::env::args().skip(1);
-    let folder = arguments.next().unwrap_or_else(|| "/work/shared/data".into());
+    let folder = arguments.next().map(PathBuf::from).or_else(captures::recorded).context("name a folder of traces")?;
     let out = arguments.next().map(PathBuf::from);
     let mut traces_read = Vec::new();
-    for path in traces(Path::new(&folder)) {
+    for path in traces(&folder) {
         let events = read(&path)?;
         traces_read.push((case_of(&path), Trace::new(thinned(&events), true)));
         traces_read.push((case_of(&path), Trace::new(events, false)));

@@ -184,6 +184,39 @@ impl World {
         })
     }
 
+    /// Whether the answers to a question differ that an address gives where the kernel answers and one where it doesn't.
+    /// The server itself is asked before and after, since it may ask anew in between; only what differs from both, three
+    /// times in a row, is a difference.
+    ///
+    /// # Errors
+    /// When it can't be asked.
+    pub fn differs(
+        &self,
+        (answered, plain): (IpAddr, IpAddr),
+        message: &[u8],
+        elapsed: u32,
+    ) -> Result<Option<Difference>> {
+        let mut found = None;
+        for _ in 0..3 {
+            let (before, ours, after) =
+                (self.ask(plain, message)?, self.ask(answered, message)?, self.ask(plain, message)?);
+            let theirs: Vec<_> = [before, after].into_iter().flatten().collect();
+            found = match &ours {
+                None if theirs.is_empty() => None,
+                None => Some(Difference("no answer".to_owned())),
+                Some(_) if theirs.is_empty() => Some(Difference("an answer where the server gives none".to_owned())),
+                Some(ours) => {
+                    let mut all = theirs.iter().map(|theirs| compare(ours, theirs, elapsed + 10));
+                    if all.any(|compared| compared.is_ok()) { None } else { compare(ours, &theirs[0], elapsed).err() }
+                }
+            };
+            if found.is_none() {
+                return Ok(None);
+            }
+        }
+        Ok(found)
+    }
+
     /// Lets the server host drop every datagram, until the link is dropped.
     ///
     /// # Errors
@@ -244,6 +277,11 @@ impl World {
         self.authority.end();
         self.authority = authority(&self.server, self.folder.path(), text)?;
         Ok(())
+    }
+
+    /// Ends the authority: what the resolver doesn't have, it can't learn any more.
+    pub fn end_authority(&mut self) {
+        self.authority.end();
     }
 
     fn resolver_answers(&mut self, address: IpAddr) -> Result<()> {

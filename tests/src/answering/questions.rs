@@ -21,6 +21,7 @@ pub fn zone() -> String {
         text += &format!("h{host} TXT \"host number {host}\"\n");
         text += &format!("c{host} {ttl} CNAME d{host}\nd{host} CNAME h{host}\n");
     }
+    text += "near A 10.77.0.1\nnear A 10.77.0.2\n";
     for many in 2..20 {
         for record in 0..many {
             text += &format!("m{many} A 198.51.100.{record}\nm{many} AAAA 2001:db8:1::{record}\n");

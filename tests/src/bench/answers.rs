@@ -3,7 +3,8 @@
 //! A veth joins client and server host; the server side is pinned to one processor. `kxdpgun` offers questions at a rate
 //! (sockets would be the limit), and a closed loop with one question under way gives the latency. Processor time is that
 //! of the generator, of the server and of the kernel's own threads that work on packets, each as the scheduler counts it:
-//! of a machine that does other things too, its idle time says nothing.
+//! of a machine that does other things too, its idle time says nothing. `dnsperf` offers as much as it can; it takes
+//! longer for a question than the kernel for its answer, so its figures are of what clients notice, not of who is fastest.
 
 use std::{
     collections::HashMap,
@@ -14,10 +15,11 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, ensure};
+use hickory_proto::rr::RecordType;
 
 use super::Row;
 use crate::{
-    answering::{ANSWERED, CLIENT_INTERFACE, Difference, Generator, Kind, LOOPBACK, PLAIN, World, compare},
+    answering::{ANSWERED, CLIENT_INTERFACE, Generator, Kind, LOOPBACK, PLAIN, World, compare},
     clock,
     netns::Namespace,
     question,
@@ -68,9 +70,18 @@ pub fn run(tell: &dyn Fn(&str)) -> Result<Vec<Row>> {
                 unit: unit.to_owned(),
             });
         };
-        let (p50, p99) = single(&world.client, address)?;
+        let (p50, p99) = single(&world.client, address, RecordType::A)?;
         row("veth", "rtt_us_p50", p50, "us");
         row("veth", "rtt_us_p99", p99, "us");
+        let (answered, mean) = dnsperf(&world)?;
+        row("veth/dnsperf", "qps_answered", answered, "1/s");
+        row("veth/dnsperf", "rtt_us_mean", mean, "us");
+        if matches!(kind, Kind::Unbound) {
+            // What the kernel leaves to the server, which has it in its cache.
+            let (p50, p99) = single(&world.client, address, RecordType::TXT)?;
+            row("pass-through", "rtt_us_p50", p50, "us");
+            row("pass-through", "rtt_us_p99", p99, "us");
+        }
         world.free_client();
         for (rate, own) in RATES.into_iter().zip(own) {
             let case = format!("veth/{}k", rate / 1000);
@@ -128,7 +139,7 @@ pub fn differential(count: u32, tell: &dyn Fn(&str)) -> Result<Vec<Row>> {
                     continue;
                 }
                 // A packet was lost, or time went by and the server asked anew: once more, one by one.
-                if let Some(difference) = again(&world, (answered, plain), message, elapsed)? {
+                if let Some(difference) = world.differs((answered, plain), message, elapsed)? {
                     different += 1;
                     tell(&format!("{subject}: {difference:?}: {message:02x?}"));
                 }
@@ -157,37 +168,14 @@ pub fn differential(count: u32, tell: &dyn Fn(&str)) -> Result<Vec<Row>> {
     Ok(rows)
 }
 
-/// Asks once more, the server itself before and after: what differs from both, and does so three times.
-fn again(
-    world: &World,
-    (answered, plain): (IpAddr, IpAddr),
-    message: &[u8],
-    elapsed: u32,
-) -> Result<Option<Difference>> {
-    let mut found = None;
-    for _ in 0..3 {
-        let (before, ours, after) =
-            (world.ask(plain, message)?, world.ask(answered, message)?, world.ask(plain, message)?);
-        let theirs: Vec<_> = [before, after].into_iter().flatten().collect();
-        found = match &ours {
-            None if theirs.is_empty() => None,
-            None => Some(Difference("no answer".to_owned())),
-            Some(_) if theirs.is_empty() => Some(Difference("an answer where the server gives none".to_owned())),
-            Some(ours) => {
-                let mut all = theirs.iter().map(|theirs| compare(ours, theirs, elapsed + 10));
-                if all.any(|compared| compared.is_ok()) { None } else { compare(ours, &theirs[0], elapsed).err() }
-            }
-        };
-        if found.is_none() {
-            return Ok(None);
-        }
-    }
-    Ok(found)
+/// A name of the zone.
+fn host(name: u32) -> String {
+    format!("h{name}.example.org")
 }
 
-/// The question for a name, as the generator asks it.
-fn asked(name: u32) -> Vec<u8> {
-    question::bytes(&format!("h{name}.example.org"))
+/// Those with long TTLs, so that nothing is asked anew meanwhile.
+fn lasting() -> impl Iterator<Item = u32> {
+    (0..NAMES).filter(|name| name % 4 == 1)
 }
 
 /// Asks until all is cached, and where the kernel answers, until it does.
@@ -198,7 +186,7 @@ fn warm(world: &World, answering: bool) -> Result<()> {
 fn warm_at(world: &World, from: &Namespace, address: IpAddr, answering: bool) -> Result<()> {
     clock::wait_for("cached answers", Duration::from_secs(30), || {
         for name in 0..NAMES {
-            world.ask_from(from, address, &[asked(name)])?;
+            world.ask_from(from, address, &[question::bytes(&host(name))])?;
         }
         if !answering {
             return Ok(Some(()));
@@ -233,7 +221,7 @@ fn loopback(tell: &dyn Fn(&str)) -> Result<Vec<Row>> {
             world.answer_loopback()?;
         }
         warm_at(&world, &world.server, LOOPBACK.into(), answering)?;
-        let (p50, p99) = single(&world.server, LOOPBACK.into())?;
+        let (p50, p99) = single(&world.server, LOOPBACK.into(), RecordType::A)?;
         for (metric, value) in [("rtt_us_p50", p50), ("rtt_us_p99", p99)] {
             rows.push(Row {
                 case: "loopback".to_owned(),
@@ -267,14 +255,13 @@ fn program(world: &World) -> Result<f64> {
 }
 
 /// Microseconds of one question after the other: the median, and what all but one in a hundred stay below.
-fn single(from: &Namespace, address: IpAddr) -> Result<(f64, f64)> {
+fn single(from: &Namespace, address: IpAddr, record_type: RecordType) -> Result<(f64, f64)> {
     let mut times = from.enter(|| {
         let socket = UdpSocket::bind("0.0.0.0:0")?;
         socket.connect(SocketAddr::new(address, 53))?;
         socket.set_read_timeout(Some(Duration::from_millis(200)))?;
         let mut buffer = [0; 1500];
-        // Names with long TTLs, so that nothing is asked anew meanwhile.
-        let messages: Vec<Vec<u8>> = (0..NAMES).filter(|name| name % 4 == 1).map(asked).collect();
+        let messages: Vec<Vec<u8>> = lasting().map(|name| question::of_type(&host(name), record_type)).collect();
         let mut times = Vec::with_capacity(SINGLE);
         for message in messages.iter().cycle().take(SINGLE) {
             let begin = clock::now();
@@ -288,6 +275,24 @@ fn single(from: &Namespace, address: IpAddr) -> Result<(f64, f64)> {
     ensure!(times.len() > SINGLE * 99 / 100, "only {} of {SINGLE} questions were answered", times.len());
     times.sort_by(f64::total_cmp);
     Ok((times[times.len() / 2], times[times.len() * 99 / 100]))
+}
+
+/// The questions, as both generators read them.
+fn questions() -> String {
+    lasting().map(|name| format!("{}. A\n", host(name))).collect()
+}
+
+/// Answers a second, and microseconds until one in the mean, with four hundred questions under way.
+fn dnsperf(world: &World) -> Result<(f64, f64)> {
+    let list = world.folder.path().join("dnsperf");
+    fs::write(&list, questions())?;
+    let mut command = world.client.command("taskset");
+    command.args(["-c", "1", "dnsperf", "-s", &ANSWERED.v4.to_string(), "-l", &SECONDS.to_string(), "-c", "4"]);
+    command.args(["-q", "400", "-d"]).arg(&list).stdin(Stdio::null());
+    let output = command.output().context("dnsperf")?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    let read = |words| number(&text, words).with_context(|| format!("dnsperf says:\n{text}"));
+    Ok((read("Queries per second:")?, read("Average Latency (s):")? * 1e6))
 }
 
 /// What came of an offered load.
@@ -317,9 +322,7 @@ fn load(world: &World, rate: u32) -> Result<Load> {
 
 fn offer(world: &World, rate: u32) -> Result<Load> {
     let list = world.folder.path().join("questions");
-    let names: Vec<String> =
-        (0..NAMES).filter(|name| name % 4 == 1).map(|name| format!("h{name}.example.org. A")).collect();
-    fs::write(&list, names.join("\n"))?;
+    fs::write(&list, questions())?;
     let mut command = world.client.command("taskset");
     command.args([
         "-c",

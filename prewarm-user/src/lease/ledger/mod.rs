@@ -4,7 +4,7 @@
 //! start, connections to close, outcomes. Never here: a socket (connections are opaque), a clock, a task.
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet, VecDeque},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque},
     net::{IpAddr, SocketAddr},
     sync::Arc,
     time::Duration,
@@ -27,7 +27,7 @@ use super::{
 };
 use crate::{
     config::LeaseSettings,
-    model::{ActionKind, IntentId, Origin, Outcome, ResourceId, Timestamp, Verdict},
+    model::{ActionKind, IntentId, Name, Origin, Outcome, ResourceId, Timestamp, Verdict},
 };
 
 /// The number of a lease, unique while the daemon runs.
@@ -440,6 +440,12 @@ impl<C> Ledger<C> {
     }
 
     /// The leases there are, oldest first.
+    /// Where leases wait: of which name, and to which address.
+    pub(crate) fn waiting(&self) -> BTreeSet<(Name, IpAddr)> {
+        let place = |ready: &Ready<C>| (ready.order.origin.name.clone(), ready.destination.ip());
+        self.ready.values().map(place).collect()
+    }
+
     pub(crate) fn view(&self, now: Timestamp) -> Vec<LeaseView> {
         let dials = self.dials.iter().map(|(id, dial)| LeaseView {
             id: id.0,

@@ -109,17 +109,14 @@ impl Asking {
         self.asked.clear();
     }
 
-    /// Forgets what was not answered in time.
-    pub fn tick(&mut self, now: Timestamp) {
-        let asked = &mut self.asked;
-        let lost = &mut self.lost;
-        self.pending.retain(|_, pending| {
-            let waits = now.since(pending.sent) < PATIENCE;
-            if !waits {
-                asked.remove(&pending.asked);
-                *lost += 1;
-            }
-            waits
-        });
+    /// Forgets what was not answered in time, and gives it.
+    pub fn tick(&mut self, now: Timestamp) -> Vec<Asked> {
+        let is_late = |_: &u16, pending: &mut Pending| now.since(pending.sent) >= PATIENCE;
+        let lost: Vec<Asked> = self.pending.extract_if(is_late).map(|(_, pending)| pending.asked).collect();
+        for asked in &lost {
+            self.asked.remove(asked);
+        }
+        self.lost += lost.len() as u64;
+        lost
     }
 }

@@ -24,6 +24,7 @@ const SOA: u16 = 6;
 const OPT: u16 = 41;
 const IN: u16 = 1;
 const NOERROR: u16 = 0;
+const SERVFAIL: u16 = 2;
 const NXDOMAIN: u16 = 3;
 /// What our own questions state as the size of answers: what fits a packet everywhere (DNS flag day 2020).
 const OUR_SIZE: u16 = 1232;
@@ -106,6 +107,25 @@ pub struct Turns {
 }
 
 impl Answer {
+    /// Whether it has records that can come in another order.
+    #[must_use]
+    pub const fn takes_turns(&self) -> bool {
+        matches!(self.turns, Some(Turns { count: 2.., .. }))
+    }
+
+    /// The same with other TTLs.
+    #[must_use]
+    pub fn with_ttl(&self, seconds: u32) -> Self {
+        let mut other = self.clone();
+        other.ttl = seconds;
+        for at in &self.ttl_at {
+            if let Some(place) = other.body[usize::from(*at)..].first_chunk_mut() {
+                *place = seconds.to_be_bytes();
+            }
+        }
+        other
+    }
+
     /// Reads the answer to a question that was asked under this number.
     ///
     /// # Errors
@@ -203,10 +223,11 @@ fn header(question: &Question, id: u16, message: &[u8]) -> Result<u16, Unfit> {
     if flags & 0x7800 != 0 || flags & 0x0250 != 0 || flags & FLAG_RD != wanted {
         return Err(Unfit::Flags);
     }
-    if !matches!(flags & 0xf, NOERROR | NXDOMAIN) {
-        return Err(Unfit::Rcode);
+    match flags & 0xf {
+        NOERROR | NXDOMAIN => Ok(flags),
+        SERVFAIL => Err(Unfit::Failed),
+        _ => Err(Unfit::Rcode),
     }
-    Ok(flags)
 }
 
 /// The size in the OPT record, of which there must be one where the question has one, and nothing in it.

@@ -6,16 +6,19 @@
 
 mod asking;
 mod build;
+mod handle;
 mod numbers;
 mod service;
+mod stale;
 mod store;
 mod wire;
 
 pub use asking::{Asking, Pending, Why};
 pub use build::{Answer, Question, Turns};
+pub use handle::{Command, Flush, Handle, Told};
 pub use numbers::{AnswerView, Numbers, ServerView};
-pub use service::{Command, Flush, Handle, Parts, Ready, Service, Told, socket};
-pub use store::{Asked, Fresh, Held, Refused, Server, Store, Table, address};
+pub use service::{Parts, Ready, Service, socket};
+pub use store::{Asked, Fresh, Held, Lead, Refused, Server, Store, Table, address};
 
 /// Why an answer can't be given again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, thiserror::Error)]
@@ -29,7 +32,10 @@ pub enum Unfit {
     /// It is cut, or has flags that are not understood.
     #[error("flags that can't be given again")]
     Flags,
-    /// Neither NOERROR nor NXDOMAIN.
+    /// SERVFAIL: the server could not learn it.
+    #[error("the server failed")]
+    Failed,
+    /// Another response code than NOERROR, NXDOMAIN and SERVFAIL.
     #[error("a response code other than NOERROR and NXDOMAIN")]
     Rcode,
     /// It has more than there is room for.
@@ -63,6 +69,7 @@ impl Unfit {
             Self::Malformed => "malformed",
             Self::Question => "question",
             Self::Flags => "flags",
+            Self::Failed => "failed",
             Self::Rcode => "rcode",
             Self::TooLong => "too_long",
             Self::Records => "records",

@@ -1,13 +1,16 @@
 //! What is shown of answers.
 
-use std::net::IpAddr;
+use std::{collections::BTreeMap, net::IpAddr};
 
 use prewarm_ebpf::answers::{A, AAAA, HTTPS, KIND_AUTHENTIC, KIND_EDNS, KIND_RECURSION};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Asked, Held, service::ByReason};
+use super::{Asked, Held};
 use crate::model::Timestamp;
+
+/// Numbers by reason.
+type ByReason = BTreeMap<String, u64>;
 
 /// What became of answers, since the start.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -25,6 +28,8 @@ pub struct Numbers {
     pub expected: u64,
     /// Answers renewed.
     pub refreshed: u64,
+    /// Answers given beyond their TTL because the server failed.
+    pub stale: u64,
     /// Questions to servers that were put off because there were too many.
     pub postponed: u64,
     /// Questions to servers without an answer in time.

@@ -5,7 +5,7 @@
 //! settings allow.
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     io,
     net::{IpAddr, Ipv6Addr, SocketAddr},
     sync::{Arc, Mutex, PoisonError},
@@ -16,20 +16,18 @@ use nix::{
     sys::socket::{setsockopt, sockopt},
     time::{ClockId, clock_gettime},
 };
-use prewarm_ebpf::answers::{A, AAAA, AnswerCounter, WantedRecord};
+use prewarm_ebpf::answers::WantedRecord;
 use socket2::{Domain, Socket, Type};
-use tokio::{
-    net::UdpSocket,
-    sync::{mpsc, oneshot},
-    time::MissedTickBehavior,
-};
+use tokio::{net::UdpSocket, sync::mpsc, time::MissedTickBehavior};
 
 use super::{
-    Answer, Asked, Asking, Fresh, Pending, Question, Refused, Server, Store, Table, Unfit, Why,
+    Answer, Asked, Asking, Command, Flush, Fresh, Lead, Pending, Question, Refused, Server, Store, Table, Told, Unfit,
+    Why,
     numbers::{AnswerView, Numbers},
+    stale::Stale,
 };
 use crate::{
-    kernel::{AnswerCounters, KernelError, WantedRing},
+    kernel::{KernelError, WantedRing},
     model::{Name, Observation, ResourceId, Seen, Timestamp},
     telemetry::Clock,
 };
@@ -57,49 +55,8 @@ const ORDERS: u8 = 4;
 /// Records with this address are the daemon's own look-ups.
 const HERE: IpAddr = IpAddr::V6(Ipv6Addr::LOCALHOST);
 
-/// What is asked of the task.
-#[derive(Debug)]
-pub enum Command {
-    /// A name is expected to be asked for.
-    Expect(Name),
-    /// A server answered a client.
-    Told(Told),
-    /// List answers, at most so many.
-    List(usize, oneshot::Sender<Vec<AnswerView>>),
-    /// Let go of answers; gives how many.
-    Flush(Flush, oneshot::Sender<usize>),
-}
-
-/// What a server told a client.
-#[derive(Clone, Debug)]
-pub struct Told {
-    /// When.
-    pub at: Timestamp,
-    /// The ID of the name.
-    pub resource: ResourceId,
-    /// The type.
-    pub qtype: u16,
-    /// The response code.
-    pub rcode: u8,
-    /// The addresses.
-    pub addresses: Vec<IpAddr>,
-    /// Whom.
-    pub client: IpAddr,
-}
-
-/// Which answers are let go of.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Flush {
-    /// Those of a name.
-    Name(Name),
-    /// Those of a zone.
-    Zone(Name),
-    /// All.
-    All,
-}
-
-/// Says whether a ready lease leads to an address of a name.
-pub type Ready = Arc<dyn Fn(&Name, IpAddr) -> bool + Send + Sync>;
+/// Says of which names leases wait, and to which addresses.
+pub type Ready = Arc<dyn Fn() -> BTreeSet<(Name, IpAddr)> + Send + Sync>;
 
 /// What the task is made of.
 pub struct Parts<T> {
@@ -115,6 +72,8 @@ pub struct Parts<T> {
     pub exclude: Vec<Name>,
     /// Questions a second at most.
     pub per_second: u32,
+    /// For how long after its TTL an answer is given while the server fails; zero: never.
+    pub stale: Duration,
     /// Gives the ID of a name.
     pub resource: Box<dyn Fn(&Name) -> ResourceId + Send>,
     /// Where leases wait, if that matters.
@@ -125,71 +84,6 @@ pub struct Parts<T> {
     pub clock: Clock,
     /// Where numbers are kept.
     pub numbers: Arc<Mutex<Numbers>>,
-}
-
-/// The daemon's end of the task.
-#[derive(Clone)]
-pub struct Handle {
-    commands: mpsc::Sender<Command>,
-    numbers: Arc<Mutex<Numbers>>,
-    counters: Arc<AnswerCounters>,
-}
-
-impl Handle {
-    /// The daemon's end, and the task's.
-    #[must_use]
-    pub fn new(counters: AnswerCounters) -> (Self, mpsc::Receiver<Command>, Arc<Mutex<Numbers>>) {
-        let (commands, receiver) = mpsc::channel(1024);
-        let numbers = Arc::<Mutex<Numbers>>::default();
-        let handle = Self { commands, numbers: Arc::clone(&numbers), counters: Arc::new(counters) };
-        (handle, receiver, numbers)
-    }
-
-    /// Says that a name is expected, unless the task is busy.
-    pub fn expect(&self, name: &Name) {
-        drop(self.commands.try_send(Command::Expect(name.clone())));
-    }
-
-    /// Tells what a server told a client, unless the task is busy.
-    pub fn told(&self, observation: &Observation) {
-        if let Seen::Answer { resource, qtype: qtype @ (A | AAAA), rcode, addresses, .. } = &observation.seen {
-            let told = Told {
-                at: observation.at,
-                resource: *resource,
-                qtype: *qtype,
-                rcode: *rcode,
-                addresses: addresses.clone(),
-                client: observation.client,
-            };
-            drop(self.commands.try_send(Command::Told(told)));
-        }
-    }
-
-    /// The answers, at most so many.
-    pub async fn list(&self, limit: usize) -> Vec<AnswerView> {
-        let (to, answer) = oneshot::channel();
-        let sent = self.commands.send(Command::List(limit, to)).await;
-        if sent.is_err() { Vec::new() } else { answer.await.unwrap_or_default() }
-    }
-
-    /// Lets go of answers, and gives how many.
-    pub async fn flush(&self, what: Flush) -> usize {
-        let (to, answer) = oneshot::channel();
-        let sent = self.commands.send(Command::Flush(what, to)).await;
-        if sent.is_err() { 0 } else { answer.await.unwrap_or_default() }
-    }
-
-    /// What is counted, here and in the kernel.
-    #[must_use]
-    pub fn numbers(&self) -> Numbers {
-        let mut numbers = self.numbers.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        if let Ok(counts) = self.counters.read() {
-            numbers.answered = counts.get(AnswerCounter::Answered);
-            let named = |counter: &AnswerCounter| (counter.name().to_owned(), counts.get(*counter));
-            numbers.kernel = AnswerCounter::ALL.iter().map(named).collect();
-        }
-        numbers
-    }
 }
 
 /// A socket for questions to servers on this host, of both families, and its port. Packets carry the mark, so that the
@@ -219,6 +113,7 @@ pub fn socket(mark: u32) -> io::Result<(UdpSocket, u16)> {
 pub struct Service<T> {
     parts: Parts<T>,
     asking: Asking,
+    stale: Stale,
     /// Kinds of questions that clients ask, with when they last did.
     kinds: HashMap<(Server, u16, u8), Timestamp>,
     /// Questions whose answers can't be given again, until when.
@@ -238,6 +133,7 @@ impl<T: Table> Service<T> {
     #[must_use]
     pub fn new(parts: Parts<T>) -> Self {
         Self {
+            stale: Stale::new(parts.stale, parts.store.room()),
             parts,
             asking: Asking::default(),
             kinds: HashMap::new(),
@@ -297,19 +193,25 @@ impl<T: Table> Service<T> {
             }
             Err(error) => tracing::warn!(%error, "answers: what is too old"),
         }
-        if let Some(ready) = &self.parts.ready {
-            let orders = &self.orders;
-            let rotates = |server: IpAddr| orders.get(&server).is_some_and(|order| order.0);
-            if let Err(error) = self.parts.store.lead(|name, address| ready(name, address), rotates) {
-                tracing::debug!(%error, "answers: which address comes first");
-            }
+        self.lead();
+    }
+
+    /// Lets the address that a lease waits for come first.
+    fn lead(&mut self) {
+        let ready = self.parts.ready.as_ref().map(|ready| ready()).unwrap_or_default();
+        let turning = self.orders.iter().filter(|(_, order)| order.0).map(|(server, _)| *server).collect();
+        if let Err(error) = self.parts.store.lead(Lead { ready, turning }) {
+            tracing::debug!(%error, "answers: which address comes first");
         }
     }
 
     fn look_after(&mut self) {
         let now = self.parts.clock.now();
         self.sent = 0;
-        self.asking.tick(now);
+        for asked in self.asking.tick(now) {
+            self.failed(now, &asked);
+        }
+        self.stale.tick(now);
         self.kinds.retain(|_, used| now.since(*used) < IN_USE);
         self.left_alone.retain(|_, until| *until > now);
         // While this host slept, TTLs ran out and no clock of the kernel's ran.
@@ -354,10 +256,9 @@ impl<T: Table> Service<T> {
     /// Compares what a server told a client with what is held, and asks it where they differ.
     fn compare(&mut self, told: &Told) {
         let mut doubted = Vec::new();
-        for (asked, held) in self.parts.store.iter() {
-            let same_question = held.resource == told.resource && asked.question.qtype == told.qtype;
-            if same_question && held.since + SETTLED < told.at && told.at < held.expires && differs(&held.answer, told)
-            {
+        for (asked, held) in self.parts.store.of(told.resource) {
+            let same_type = asked.question.qtype == told.qtype;
+            if same_type && held.since + SETTLED < told.at && told.at < held.expires && differs(&held.answer, told) {
                 doubted.push((asked.clone(), held.resource));
             }
         }
@@ -422,7 +323,9 @@ impl<T: Table> Service<T> {
         let turns = answer.turns.is_some();
         let first = answer.addresses.clone();
         let expected = if pending.why == Why::Expected { now + EXPECTED } else { now };
-        let rotates = self.orders.get(&asked.server.address).is_some_and(|order| order.0);
+        let rotates = self.rotates(asked.server);
+        let expires = pending.base + Duration::from_secs(answer.ttl.into());
+        self.stale.keep(&asked, pending.resource, &answer, expires);
         let fresh = Fresh { resource: pending.resource, answer, base: pending.base, expected, rotates };
         match self.parts.store.put(now, &asked, fresh) {
             Ok(()) if pending.why == Why::Refresh => self.count(|numbers| numbers.refreshed += 1),
@@ -439,16 +342,16 @@ impl<T: Table> Service<T> {
         }
     }
 
+    fn rotates(&self, server: Server) -> bool {
+        self.orders.get(&server.address).is_some_and(|order| order.0)
+    }
+
     /// Learns whether a server lets records take turns: it gave the same ones in another order.
     fn ordered(&mut self, asked: &Asked, before: &[IpAddr], answer: &Answer, resource: ResourceId) {
         let (rotates, times) = self.orders.get(&asked.server.address).copied().unwrap_or_default();
         let turned = rotates || before != answer.addresses;
         self.orders.insert(asked.server.address, (turned, times));
-        if turned && self.parts.ready.is_none() {
-            let orders = &self.orders;
-            let rotates = |server: IpAddr| orders.get(&server).is_some_and(|order| order.0);
-            drop(self.parts.store.lead(|_, _| false, rotates));
-        } else if !turned && times < ORDERS {
+        if !turned && times < ORDERS {
             self.orders.insert(asked.server.address, (false, times + 1));
             self.ask(asked, resource, Why::Order(before.to_vec()));
         }
@@ -456,10 +359,27 @@ impl<T: Table> Service<T> {
 
     fn refused(&mut self, now: Timestamp, asked: Asked, unfit: Unfit) {
         self.count(|numbers| *numbers.unfit.entry(unfit.name().to_owned()).or_default() += 1);
+        if unfit == Unfit::Failed && self.failed(now, &asked) {
+            return;
+        }
         self.let_go(now, &asked);
         if self.left_alone.len() < MOST_LEFT_ALONE {
             self.left_alone.insert(asked, now + LEFT_ALONE);
         }
+    }
+
+    /// The server failed; gives whether there is an answer in its place (RFC 8767).
+    fn failed(&mut self, now: Timestamp, asked: &Asked) -> bool {
+        let Some((resource, answer)) = self.stale.instead(asked, now) else { return false };
+        if self.parts.store.get(asked).is_some_and(|held| held.expires > now) {
+            return true;
+        }
+        let rotates = self.rotates(asked.server);
+        let put = self.parts.store.put(now, asked, Fresh { resource, answer, base: now, expected: now, rotates });
+        if put.is_ok() {
+            self.count(|numbers| numbers.stale += 1);
+        }
+        put.is_ok()
     }
 
     /// The server says one thing to a client and another to us, at the same time.
@@ -470,7 +390,9 @@ impl<T: Table> Service<T> {
             server.address,
             question.name
         );
-        let all = self.parts.store.flush(now, |other| other.server == *server && other.question.name == question.name);
+        let is_it = |other: &Asked| other.server == *server && other.question.name == question.name;
+        self.stale.forget(is_it);
+        let all = self.parts.store.flush(now, is_it);
         if let Err(error) = all {
             tracing::warn!(%error, "answers: the kernel's maps");
         }
@@ -479,6 +401,7 @@ impl<T: Table> Service<T> {
         }
         if self.by_client.iter().filter(|(other, _)| other == server).count() >= BY_CLIENT && self.off.insert(*server) {
             tracing::warn!("answers: {} answers many names by client; nothing of it is given any more", server.address);
+            self.stale.forget(|other| other.server == *server);
             drop(self.parts.store.flush(now, |other| other.server == *server));
         }
     }
@@ -497,6 +420,7 @@ impl<T: Table> Service<T> {
             Flush::All => true,
         };
         self.left_alone.retain(|asked, _| !is_it(asked));
+        self.stale.forget(is_it);
         // What is on its way was said before.
         self.asking.forget();
         self.parts.store.flush(now, is_it).unwrap_or_else(|error: KernelError| {
@@ -581,6 +505,3 @@ fn random() -> u16 {
     }
     u16::from_ne_bytes(bytes)
 }
-
-/// Refusals by name.
-pub(super) type ByReason = BTreeMap<String, u64>;

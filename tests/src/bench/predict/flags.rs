@@ -3,9 +3,10 @@
 //! Comes in: flags. Goes out: rows. Without flags, all of the shared folder is taken, or, where there is none, accesses
 //! made up.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use super::{Row, generated, sequences};
+use crate::captures;
 
 /// Flags of `cargo xtask bench predict`.
 #[derive(Clone, Debug, clap::Args)]
@@ -39,9 +40,7 @@ impl Flags {
         let mut sets: Vec<_> =
             self.sequences.iter().map(|path| sequences::Set { path: path.clone(), window, consequent }).collect();
         if traces.is_empty() && sets.is_empty() {
-            let beside = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/data");
-            let folder = [beside, PathBuf::from("/work/shared/data")].into_iter().find(|folder| folder.is_dir());
-            let Some(folder) = folder else { return Ok(rows_of("generated", &generated::events())) };
+            let Some(folder) = captures::recorded() else { return Ok(rows_of("generated", &generated::events())) };
             traces = super::traces(&folder);
             sets = sequences::sets(&folder.join("ipredict"));
         }

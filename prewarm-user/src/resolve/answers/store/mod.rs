@@ -4,14 +4,14 @@
 //! and what is to be asked again. Never here: a clock, a socket, or a slot written that may still be read.
 
 use std::{
-    collections::{BTreeMap, HashMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, HashMap, VecDeque, hash_map::Entry},
     net::IpAddr,
     time::Duration,
 };
 
 use prewarm_ebpf::answers::{self, AnswerSlot, AnswerUse, BUCKET, INDEX_ENTRIES, REST};
 
-use super::{Answer, Question, Turns};
+use super::{Answer, Question};
 use crate::{
     kernel::{AnswerMaps, KernelError},
     model::{Name, ResourceId, Timestamp},
@@ -144,11 +144,24 @@ pub enum Refused {
     Kernel(#[from] KernelError),
 }
 
+/// What decides which record of an answer comes first.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Lead {
+    /// Names and addresses that a ready lease leads to: such an address comes first.
+    pub ready: BTreeSet<(Name, IpAddr)>,
+    /// Servers that let records take turns, where no lease decides.
+    pub turning: BTreeSet<IpAddr>,
+}
+
 /// All that is held.
 #[derive(Debug)]
 pub struct Store<T> {
     table: T,
     held: HashMap<Asked, Held>,
+    /// What is held of a name: one question for each server, type and kind.
+    of: HashMap<ResourceId, Vec<Asked>>,
+    /// What records were ordered by, unless an answer came since whose records can be.
+    led: Option<Lead>,
     slots: Vec<Option<Asked>>,
     buckets: Vec<[u64; BUCKET]>,
     due: BTreeMap<(Timestamp, u32), Asked>,
@@ -165,6 +178,8 @@ impl<T: Table> Store<T> {
         let entries = table.entries();
         Self {
             held: HashMap::new(),
+            of: HashMap::new(),
+            led: None,
             slots: vec![None; entries as usize],
             buckets: vec![[0; BUCKET]; INDEX_ENTRIES as usize],
             due: BTreeMap::new(),
@@ -186,10 +201,21 @@ impl<T: Table> Store<T> {
         self.held.iter()
     }
 
+    /// What is held of a name.
+    pub fn of(&self, resource: ResourceId) -> impl Iterator<Item = (&Asked, &Held)> {
+        self.of.get(&resource).into_iter().flatten().filter_map(|asked| self.held.get_key_value(asked))
+    }
+
     /// How many answers there are.
     #[must_use]
     pub fn len(&self) -> usize {
         self.held.len()
+    }
+
+    /// How many there may be.
+    #[must_use]
+    pub fn room(&self) -> usize {
+        self.slots.len()
     }
 
     /// Whether there is none.
@@ -260,8 +286,12 @@ impl<T: Table> Store<T> {
             self.free.push_front((now, slot));
             return Err(error.into());
         }
-        if let Some(old) = self.held.remove(asked) {
-            self.rest(now, &old);
+        match self.held.remove(asked) {
+            Some(old) => self.rest(now, &old),
+            None => self.of.entry(fresh.resource).or_default().push(asked.clone()),
+        }
+        if fresh.answer.takes_turns() {
+            self.led = None;
         }
         // Looked at when a tenth is left.
         let due = fresh.base + life.mul_f64(0.9);
@@ -279,6 +309,12 @@ impl<T: Table> Store<T> {
     /// When the maps can't be used.
     pub fn remove(&mut self, now: Timestamp, asked: &Asked) -> Result<bool, KernelError> {
         let Some(held) = self.held.remove(asked) else { return Ok(false) };
+        if let Entry::Occupied(mut of) = self.of.entry(held.resource) {
+            of.get_mut().retain(|other| other != asked);
+            if of.get().is_empty() {
+                of.remove();
+            }
+        }
         let left = self.leave(&held);
         self.rest(now, &held);
         left.map(|()| true)
@@ -333,21 +369,22 @@ impl<T: Table> Store<T> {
         self.due.first_key_value().map(|((due, _), _)| *due)
     }
 
-    /// Lets the address that satisfies the condition come first, or records take turns where none does.
+    /// Lets the address that a lease waits for come first, or records take turns where none does and the server lets
+    /// them. Costs nothing while neither leases nor answers have changed.
     ///
     /// # Errors
     /// When the maps can't be used.
-    pub fn lead(
-        &mut self,
-        is_ready: impl Fn(&Name, IpAddr) -> bool,
-        rotates: impl Fn(IpAddr) -> bool,
-    ) -> Result<(), KernelError> {
+    pub fn lead(&mut self, lead: Lead) -> Result<(), KernelError> {
+        if self.led.as_ref() == Some(&lead) {
+            return Ok(());
+        }
         for (asked, held) in &mut self.held {
-            if !matches!(held.answer.turns, Some(Turns { count: 2.., .. })) {
+            if !held.answer.takes_turns() {
                 continue;
             }
-            let ready = held.answer.addresses.iter().position(|&address| is_ready(&asked.question.name, address));
-            let usual = if rotates(asked.server.address) { 0 } else { 1 };
+            let is_ready = |&address: &IpAddr| lead.ready.contains(&(asked.question.name.clone(), address));
+            let ready = held.answer.addresses.iter().position(is_ready);
+            let usual = if lead.turning.contains(&asked.server.address) { 0 } else { 1 };
             let first = ready.map_or(usual, |index| index as u64 + 1);
             if first != held.first {
                 let hits = self.table.uses(held.slot)?.hits;
@@ -355,6 +392,7 @@ impl<T: Table> Store<T> {
                 held.first = first;
             }
         }
+        self.led = Some(lead);
         Ok(())
     }
 
