@@ -118,6 +118,8 @@ pub struct Service<T> {
     kinds: HashMap<(Server, u16, u8), Timestamp>,
     /// Questions whose answers can't be given again, until when.
     left_alone: HashMap<Asked, Timestamp>,
+    /// Questions that were answered with the last of a TTL, and when they are asked again.
+    again: Vec<(Timestamp, Asked, ResourceId)>,
     /// Names that a server answers by client.
     by_client: HashSet<(Server, Name)>,
     /// Servers of which nothing is given any more.
@@ -138,6 +140,7 @@ impl<T: Table> Service<T> {
             asking: Asking::default(),
             kinds: HashMap::new(),
             left_alone: HashMap::new(),
+            again: Vec::new(),
             by_client: HashSet::new(),
             off: HashSet::new(),
             orders: HashMap::new(),
@@ -212,6 +215,9 @@ impl<T: Table> Service<T> {
             self.failed(now, &asked);
         }
         self.stale.tick(now);
+        for (_, asked, resource) in self.again.extract_if(.., |(at, ..)| *at <= now).collect::<Vec<_>>() {
+            self.ask(&asked, resource, Why::Wanted);
+        }
         self.kinds.retain(|_, used| now.since(*used) < IN_USE);
         self.left_alone.retain(|_, until| *until > now);
         // While this host slept, TTLs ran out and no clock of the kernel's ran.
@@ -301,6 +307,11 @@ impl<T: Table> Service<T> {
         let asked = pending.asked.clone();
         let answer = match answer {
             Ok(answer) => answer,
+            // The server's own cache, in its last second.
+            Err(Unfit::Ttl) if pending.why == Why::Refresh => {
+                self.let_go(now, &asked);
+                return self.again.push((now + SECOND, asked, pending.resource));
+            }
             Err(unfit) => return self.refused(now, asked, unfit),
         };
         if let Why::Order(before) = &pending.why {
@@ -364,7 +375,9 @@ impl<T: Table> Service<T> {
         }
         self.let_go(now, &asked);
         if self.left_alone.len() < MOST_LEFT_ALONE {
-            self.left_alone.insert(asked, now + LEFT_ALONE);
+            // A TTL of zero may be the last second of the server's own cache.
+            let rest = if unfit == Unfit::Ttl { SECOND } else { LEFT_ALONE };
+            self.left_alone.insert(asked, now + rest);
         }
     }
 
@@ -423,6 +436,7 @@ impl<T: Table> Service<T> {
         self.stale.forget(is_it);
         // What is on its way was said before.
         self.asking.forget();
+        self.again.retain(|(_, asked, _)| !is_it(asked));
         self.parts.store.flush(now, is_it).unwrap_or_else(|error: KernelError| {
             tracing::warn!(%error, "answers: the kernel's maps");
             0
