@@ -5,6 +5,8 @@
 
 use bytemuck::{Pod, Zeroable};
 
+use crate::counters::counters;
+
 /// The version of this contract.
 pub const ABI_VERSION: u32 = 4;
 /// What stands in an object right before its [`ABI_VERSION`] (little-endian).
@@ -242,36 +244,10 @@ pub const COUNTERS_ENTRIES: u32 = 3;
 /// How many counters a program has.
 pub const COUNTERS_LENGTH: usize = 40;
 
-/// Declares the counters once: their place, their name in statistics, and what they count.
-macro_rules! counters {
-    ($($(#[doc = $doc:literal])+ $variant:ident = $index:literal, $name:literal;)+) => {
-        /// What the programs count: their work, and each reason why a frame or a message was left alone.
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-        #[repr(u8)]
-        pub enum Counter {
-            $($(#[doc = $doc])+ $variant = $index,)+
-        }
-
-        impl Counter {
-            /// All of them, in order.
-            pub const ALL: &'static [Self] = &[$(Self::$variant,)+];
-
-            /// The name in statistics.
-            #[must_use]
-            pub const fn name(self) -> &'static str {
-                match self {
-                    $(Self::$variant => $name,)+
-                }
-            }
-        }
-
-        const _: () = {
-            $(assert!($index < COUNTERS_LENGTH);)+
-        };
-    };
-}
-
 counters! {
+    /// What the programs count: their work, and each reason why a frame or a message was left alone.
+    pub enum Counter: COUNTERS_LENGTH;
+
     /// Frames that came by.
     Packets = 0, "packets";
     /// Questions read to their end.

@@ -6,6 +6,8 @@
 
 use bytemuck::{Pod, Zeroable};
 
+use crate::counters::counters;
+
 /// The array of buckets: each names up to [`BUCKET`] slots.
 pub const INDEX: &str = "ANSWER_INDEX";
 /// The array of [`AnswerSlot`]s.
@@ -280,36 +282,10 @@ pub const fn spread(address: [u64; 2]) -> u64 {
 /// How many of [`AnswerCounter`] there may be.
 pub const COUNTERS_LENGTH: usize = 32;
 
-/// Declares the counters once: their place, their name in statistics, and what they count.
-macro_rules! counters {
-    ($($(#[doc = $doc:literal])+ $variant:ident = $index:literal, $name:literal;)+) => {
-        /// What is counted: answers, and each reason why a question was left to the server.
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-        #[repr(u8)]
-        pub enum AnswerCounter {
-            $($(#[doc = $doc])+ $variant = $index,)+
-        }
-
-        impl AnswerCounter {
-            /// All of them, in order.
-            pub const ALL: &'static [Self] = &[$(Self::$variant,)+];
-
-            /// The name in statistics.
-            #[must_use]
-            pub const fn name(self) -> &'static str {
-                match self {
-                    $(Self::$variant => $name,)+
-                }
-            }
-        }
-
-        const _: () = {
-            $(assert!($index < COUNTERS_LENGTH);)+
-        };
-    };
-}
-
 counters! {
+    /// What is counted: answers, and each reason why a question was left to the server.
+    pub enum AnswerCounter: COUNTERS_LENGTH;
+
     /// Questions answered.
     Answered = 0, "answered";
     /// Answers cut to their question (TC), because the client's network had its share.

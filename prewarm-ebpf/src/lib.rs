@@ -8,6 +8,7 @@
 pub mod abi;
 mod answer;
 pub mod answers;
+mod counters;
 mod edns;
 pub mod getaddrinfo;
 mod hash;

@@ -7,6 +7,8 @@
 
 use bytemuck::{Pod, Zeroable};
 
+use crate::counters::counters;
+
 /// The programs at `connect()`, for IPv4 and IPv6 sockets.
 pub const CONNECT4: &str = "connect4";
 /// See [`CONNECT4`].
@@ -155,32 +157,10 @@ const _: () = {
     assert!(size_of::<Rules>() == 16 + 16 * EXCLUDED_CGROUPS);
 };
 
-/// Declares the counters once: place, name, meaning.
-macro_rules! counters {
-    ($($(#[doc = $doc:literal])+ $variant:ident = $index:literal, $name:literal;)+) => {
-        /// What became of connections to destinations that have leases. Others are not counted: they pay nothing.
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-        #[repr(u8)]
-        pub enum RedirectCounter {
-            $($(#[doc = $doc])+ $variant = $index,)+
-        }
-
-        impl RedirectCounter {
-            /// All of them, in order.
-            pub const ALL: &'static [Self] = &[$(Self::$variant,)+];
-
-            /// The name in statistics.
-            #[must_use]
-            pub const fn name(self) -> &'static str {
-                match self {
-                    $(Self::$variant => $name,)+
-                }
-            }
-        }
-    };
-}
-
 counters! {
+    /// What became of connections to destinations that have leases. Others are not counted: they pay nothing.
+    pub enum RedirectCounter: REDIRECT_COUNTERS_LENGTH;
+
     /// Redirected.
     Claimed = 0, "claimed";
     /// Every lease was claimed by somebody else, or called back.
