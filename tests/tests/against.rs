@@ -89,6 +89,27 @@ fn the_seeds_are_these_messages() {
     }
 }
 
+/// An answer with a name server whose name ends in a pointer.
+fn with_pointer(target: u16) -> Vec<u8> {
+    let mut bytes = b"\x12\x67\x81\x80\0\x01\0\x01\0\x01\0\0\x01a\x07example\0\0\x01\0\x01".to_vec();
+    // At 27; its TTL, at 33, could be read as a name.
+    bytes.extend(b"\xc0\x0c\0\x01\0\x01\x01b\0\0\0\x04\xc0\0\x02\x01");
+    bytes.extend(b"\xc0\x0e\0\x02\0\x01\0\0\x0e\x10\0\x05\x02ns");
+    bytes.extend((0xc000 | target).to_be_bytes());
+    bytes
+}
+
+/// Found by the fuzzer: a name of bytes that change with time is another name later.
+#[test]
+fn a_pointer_to_what_is_no_name_makes_an_answer_unfit() {
+    assert!(against::answer(&with_pointer(12)));
+    assert!(against::answer(&with_pointer(14)));
+    // Into a label, a TTL, an address.
+    for target in [16, 33, 39] {
+        assert!(!against::answer(&with_pointer(target)), "{target}");
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 4000, failure_persistence: None, ..ProptestConfig::default() })]
 

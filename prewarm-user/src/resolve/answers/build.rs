@@ -14,13 +14,10 @@ use prewarm_ebpf::answers::{
 
 use super::{
     Unfit,
-    wire::{self, HEADER, Record, Section},
+    wire::{self, CNAME, HEADER, NS, Record, SOA, Section},
 };
 use crate::model::{Name, ResourceId};
 
-const NS: u16 = 2;
-const CNAME: u16 = 5;
-const SOA: u16 = 6;
 const OPT: u16 = 41;
 const IN: u16 = 1;
 const NOERROR: u16 = 0;
@@ -144,6 +141,7 @@ impl Answer {
             return Err(Unfit::TooLong);
         }
         let records = wire::records(message, body_at, counts)?;
+        wire::pointers(message, &records)?;
         // A second opinion: nothing is given again that another reader stumbles over.
         if Message::from_vec(message).is_err() {
             return Err(Unfit::Malformed);

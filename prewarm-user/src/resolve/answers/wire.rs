@@ -3,7 +3,15 @@
 //! Comes in: a message. Goes out: its header, names without their compression, records with their places. Never here: what
 //! may be done with them.
 
+use std::collections::HashSet;
+
+use prewarm_ebpf::answers::HTTPS;
+
 use super::Unfit;
+
+pub(super) const NS: u16 = 2;
+pub(super) const CNAME: u16 = 5;
+pub(super) const SOA: u16 = 6;
 
 /// The length of a header.
 pub(super) const HEADER: usize = 12;
@@ -74,6 +82,49 @@ pub(super) fn name(message: &[u8], at: usize) -> Result<(Vec<u8>, usize), Unfit>
                     return Err(Unfit::Malformed);
                 }
                 at = target;
+            }
+            _ => return Err(Unfit::Malformed),
+        }
+    }
+}
+
+/// Sees that each pointer in the names of a message, from the question on, leads to where a label of an earlier name
+/// begins (RFC 1035, 4.1.4). One that leads anywhere else would make a name of bytes that change: a TTL, or an address
+/// that takes turns.
+pub(super) fn pointers(message: &[u8], records: &[Record]) -> Result<(), Unfit> {
+    let mut labels = HashSet::new();
+    let mut walk = |at| walk(message, at, &mut labels);
+    walk(HEADER)?;
+    for record in records {
+        walk(record.at)?;
+        // How many names the data have, and where the first stands: the priority of a service comes before its name.
+        let (mut at, names) = match record.rtype {
+            CNAME | NS => (record.data, 1),
+            SOA => (record.data, 2),
+            HTTPS => (record.data + 2, 1),
+            _ => (record.data, 0),
+        };
+        for _ in 0..names {
+            at = walk(at)?;
+        }
+    }
+    Ok(())
+}
+
+/// Notes where the labels of the name at `at` begin; gives where what follows it does.
+fn walk(message: &[u8], mut at: usize, labels: &mut HashSet<usize>) -> Result<usize, Unfit> {
+    loop {
+        match message.get(at) {
+            Some(0xc0..) => {
+                let target = usize::from(number(message, at)? & 0x3fff);
+                return if labels.contains(&target) { Ok(at + 2) } else { Err(Unfit::Malformed) };
+            }
+            Some(&length @ 0..=63) => {
+                labels.insert(at);
+                at += 1 + usize::from(length);
+                if length == 0 {
+                    return Ok(at);
+                }
             }
             _ => return Err(Unfit::Malformed),
         }
